@@ -1,0 +1,195 @@
+"""x is about scale * (q - zero_point): choosing the scale, going to integer codes, and coming back.
+
+The map is equation 1 of Jacob et al. 2018 (arXiv:1712.05877). One implementation serves NumPy arrays and torch tensors
+on any device, through array-api-compat. It works tile by tile (see `layout.TILE`), which bounds the memory needed
+beside the result to a megabyte and spares most of the traffic to main memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from labutils.layout import Layout
+from labutils.scheme import Scheme
+
+Array = Any  # a numpy.ndarray or a torch.Tensor
+QParams = tuple[Array, "Array | int"]  # (scale, zero_point)
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedArray:
+    """Codes with all that is needed to read them.
+
+    codes       integers in the shape of the original, dtype `scheme.code_dtype`
+    scale       float array in the shape that the granularity says, positive and finite
+    zero_point  the int 0 when symmetric, else an int32 array in the shape of `scale`
+    scheme      how the codes were made
+    dtype       the dtype to reconstruct
+    """
+
+    codes: Array
+    scale: Array
+    zero_point: Array | int
+    scheme: Scheme
+    dtype: Any
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: codes in their dtype (a 4-bit code takes a byte until it is packed), scales, zero points."""
+        held = [self.codes, self.scale] if self.scheme.symmetric else [self.codes, self.scale, self.zero_point]
+        return sum(array.nbytes for array in held)
+
+
+def choose_qparams(x: Array, scheme: Scheme = Scheme()) -> QParams:
+    """Return the `(scale, zero_point)` with which the grid of `scheme` spans the range of `x`.
+
+    >>> choose_qparams(np.array([-1.0, 0.5, 2.54], dtype=np.float32))
+    (array(0.02, dtype=float32), 0)
+
+    symmetric:   scale = clip * max|x| / quant_max, zero_point = 0 (the Python int)
+    asymmetric:  the range is first widened to include 0, so that 0.0 is exact and the zero point fits its codes;
+                 scale = clip * (max - min) / (2^b - 1), zero_point = round(-clip * min / scale) as int32
+
+    `scale` is float32 (float64 for float64 input), in the shape that the granularity says; a slice that is all zero
+    gets scale 1. There is no floor: tiny values keep their relative precision. TypeError for what is not a NumPy or
+    torch array of real floats; ValueError for an empty one, NaN or Inf, or an axis that is not there.
+    """
+    xp, x = real_array(x)
+    layout = Layout.of(x.shape, scheme.granularity)
+    low, high = _range(xp, x, layout)
+    if not bool(xp.all(xp.isfinite(low) & xp.isfinite(high))):
+        raise ValueError(f"x must be finite, but holds NaN or Inf (shape {tuple(x.shape)}, dtype {x.dtype})")
+    scale, zero_point = _qparams(xp, low * scheme.clip, high * scheme.clip, scheme)
+    scale = xp.reshape(scale, layout.scale_shape)
+    return scale, 0 if scheme.symmetric else xp.reshape(zero_point, layout.scale_shape)
+
+
+def quantize(x: Array, scheme: Scheme = Scheme(), qparams: QParams | None = None) -> QuantizedArray:
+    """Quantize: q = clamp(round(x / scale) + zero_point, quant_min, quant_max), ties to even.
+
+    >>> quantize(np.array([-1.0, 0.5, 2.54], dtype=np.float32)).codes
+    array([-50,  25, 127], dtype=int8)
+
+    `qparams` is what `choose_qparams` returned, for `x` or for other data that stands for it; by default it is chosen
+    from `x`. |x - dequantize(q)| <= scale / 2 wherever nothing was clamped. Errors as in `choose_qparams`, and
+    ValueError for a scale that is not positive or of another shape.
+    """
+    xp, x = real_array(x)
+    scale, zero_point = choose_qparams(x, scheme) if qparams is None else _checked_qparams(x, *qparams)
+    layout = Layout.of(x.shape, scheme.granularity)
+    scales, zeros = _columns(xp, layout, scale, zero_point, scheme)
+    source = layout.view(xp, x)
+    codes = xp.empty(layout.rgk, dtype=getattr(xp, scheme.code_dtype), device=array_api_compat.device(x))
+    for tile, shared in layout.tiles(_on_cpu(x)):
+        steps = xp.round(xp.astype(source[tile], scale.dtype, copy=False) / scales[shared])
+        if zeros is not None:
+            steps += zeros[shared]
+        codes[tile] = xp.astype(xp.clip(steps, scheme.quant_min, scheme.quant_max), codes.dtype)
+    return QuantizedArray(layout.unview(xp, codes), scale, zero_point, scheme, x.dtype)
+
+
+def dequantize(quantized: QuantizedArray) -> Array:
+    """Reconstruct x' = scale * (q - zero_point), in the dtype that was quantized.
+
+    >>> dequantize(quantize(np.array([-1.0, 0.5, 2.54], dtype=np.float32)))
+    array([-1.  ,  0.5 ,  2.54], dtype=float32)
+    """
+    codes, scale, scheme = quantized.codes, quantized.scale, quantized.scheme
+    xp = array_api_compat.array_namespace(codes)
+    layout = Layout.of(codes.shape, scheme.granularity)
+    scales, zeros = _columns(xp, layout, scale, quantized.zero_point, scheme)
+    source = layout.view(xp, codes)
+    values = xp.empty(layout.rgk, dtype=quantized.dtype, device=array_api_compat.device(codes))
+    # The outermost code may lie up to half a step beyond the largest float: it saturates there.
+    largest = float(xp.finfo(quantized.dtype).max) * (1 - 2 * float(xp.finfo(scale.dtype).eps))
+    saturates = float(xp.max(scale)) > largest / 2**scheme.num_bits
+    for tile, shared in layout.tiles(_on_cpu(codes)):
+        steps = xp.astype(source[tile], scale.dtype)
+        if zeros is not None:
+            steps -= zeros[shared]
+        if saturates:
+            most = largest / xp.maximum(scales[shared], xp.ones_like(scales[shared]))
+            steps = xp.clip(steps, -most, most)
+        steps *= scales[shared]
+        values[tile] = xp.astype(steps, values.dtype, copy=False)
+    return layout.unview(xp, values)
+
+
+def fake_quantize(x: Array, scheme: Scheme = Scheme(), qparams: QParams | None = None) -> Array:
+    """Quantize and reconstruct in one call: floats in, the nearest floats on the grid out. Nothing gets smaller.
+
+    >>> fake_quantize(np.array([-1.0, 0.5, 2.54], dtype=np.float32), Scheme(num_bits=3))
+    array([-0.84666663,  0.84666663,  2.54      ], dtype=float32)
+    """
+    return dequantize(quantize(x, scheme, qparams))
+
+
+def real_array(x: object, name: str = "x") -> tuple[Any, Array]:
+    """Return `(namespace, x)` for a non-empty NumPy or torch array of real floats, else raise what came and what not.
+
+    >>> real_array([0.5, 1.0])
+    Traceback (most recent call last):
+    TypeError: x must be a NumPy array or a torch tensor, got list
+    """
+    if not isinstance(x, (np.ndarray, np.generic)) and not array_api_compat.is_torch_array(x):
+        raise TypeError(f"{name} must be a NumPy array or a torch tensor, got {type(x).__name__}")
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: its mask would be lost; pass x.filled(...) or x.compressed()")
+    x = x.detach() if array_api_compat.is_torch_array(x) else np.asarray(x)
+    xp = array_api_compat.array_namespace(x)
+    if str(x.dtype).removeprefix("torch.") not in ("float16", "bfloat16", "float32", "float64"):
+        raise TypeError(f"{name} must hold floats (float16, bfloat16, float32 or float64), got dtype {x.dtype}")
+    if 0 in x.shape:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
+    return xp, x
+
+
+def _on_cpu(x: Array) -> bool:
+    return str(array_api_compat.device(x)) == "cpu"
+
+
+def _range(xp: Any, x: Array, layout: Layout) -> tuple[Array, Array]:
+    """The smallest and largest element of each slice, 0 among them, as (R or 1, G, 1) arrays of the working dtype."""
+    work = xp.float64 if x.dtype == xp.float64 else xp.float32
+    low = xp.zeros(layout.column_shape, dtype=work, device=array_api_compat.device(x))
+    high = xp.zeros_like(low)
+    reduced = 2 if layout.per_row else (0, 2)
+    source = layout.view(xp, x)
+    for tile, shared in layout.tiles(_on_cpu(x)):
+        piece = xp.astype(source[tile], work, copy=False)
+        low[shared] = xp.minimum(low[shared], xp.min(piece, axis=reduced, keepdims=True))
+        high[shared] = xp.maximum(high[shared], xp.max(piece, axis=reduced, keepdims=True))
+    return low, high
+
+
+def _qparams(xp: Any, low: Array, high: Array, scheme: Scheme) -> QParams:
+    """Scale and zero point for the range [low, high], which includes 0."""
+    levels = scheme.quant_max if scheme.symmetric else scheme.quant_max - scheme.quant_min
+    # Divided before it is subtracted: high - low overflows for values near the largest float.
+    scale = xp.maximum(high, -low) / levels if scheme.symmetric else high / levels - low / levels
+    # Below the normal numbers the quotient may have been rounded down, even to 0: one step up keeps the range covered.
+    info = xp.finfo(scale.dtype)
+    scale = scale + (scale < info.smallest_normal) * (float(info.smallest_normal) * float(info.eps))
+    scale = xp.where((low == 0) & (high == 0), xp.ones_like(scale), scale)
+    return scale, xp.astype(xp.round(-low / scale), xp.int32)
+
+
+def _checked_qparams(x: Array, scale: Array, zero_point: Array | int) -> QParams:
+    xp, scale = real_array(scale, "scale")
+    if not bool(xp.all(xp.isfinite(scale) & (scale > 0))):
+        raise ValueError("scale must be positive and finite everywhere")
+    if array_api_compat.is_torch_array(scale) != array_api_compat.is_torch_array(x):
+        raise TypeError(f"scale and x must come from one library, got {type(scale)} and {type(x)}")
+    return scale, zero_point
+
+
+def _columns(xp: Any, layout: Layout, scale: Array, zero_point: Array | int, scheme: Scheme) -> tuple[Array, Any]:
+    """Scales and zero points to broadcast over the view; None for the zero points of a symmetric scheme."""
+    scales = layout.column(xp, scale, "scale")
+    if scheme.symmetric:
+        return scales, None
+    return scales, xp.astype(layout.column(xp, zero_point, "zero_point"), scale.dtype)
