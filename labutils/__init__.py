@@ -1,0 +1,20 @@
+"""Quantization labs: the functions, checks and explorers that the notebooks are built on.
+
+>>> from labutils import check, explore_bits
+
+Importing is light: each name is loaded when it is first used, and labs 00 to 04 run where torch is not installed.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["affine", "answers", "checks", "data", "doctor", "explore", "figures", "metrics", "progress", "theory"],
+    submod_attrs={
+        "affine": ["QuantizedArray", "choose_qparams", "dequantize", "fake_quantize", "quantize"],
+        "checks": ["CheckFailed", "board", "check", "examine", "or_reference"],
+        "explore": ["explore_bits", "explore_clipping", "explore_digit", "predict"],
+        "metrics": ["quantization_error", "sqnr_db"],
+        "scheme": ["PerAxis", "PerGroup", "PerTensor", "Scheme"],
+    },
+)

@@ -1,0 +1,114 @@
+"""`check(function)` says whether an exercise is solved, and if not, which mistake was made.
+
+One file of exercises a lab; `EXERCISES` is all of them, in the order of the course.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+
+from labutils import progress
+from labutils.checks import engine, lab00, lab01
+from labutils.checks.engine import Exercise, Report
+from labutils.checks.report import CheckFailed, panel
+from labutils.panel import Panel, escape, frame, show
+
+EXERCISES: dict[str, Exercise] = {
+    exercise.name: exercise for lab in (lab00, lab01) for exercise in lab.EXERCISES
+}
+
+
+def examine(submission: Callable, time_limit: float = engine.TIME_LIMIT) -> Report:
+    """Return the report on a submission, found among the exercises by its name. Shows and records nothing.
+
+    >>> def storage_bytes(num_values, num_bits):
+    ...     return num_values * num_bits
+    >>> examine(storage_bytes).diagnosis
+    'bits taken for bytes'
+
+    TypeError for what is not a function or class, LookupError for a name that no exercise has.
+    """
+    return engine.examine(submission, find(submission), time_limit)
+
+
+def check(submission: Callable) -> None:
+    """Show the report on a submission; record a pass, raise CheckFailed for a failure.
+
+    An exercise that still raises NotImplementedError shows "not done yet" and raises nothing, so that a notebook runs
+    to its end - except under nbgrader, where only an error earns no points.
+    """
+    report = examine(submission)
+    show(panel(report))
+    if report.passed:
+        if not _grading():  # the grader's own progress is nobody's, and a warning about its file would cost the points
+            progress.record(report.exercise)
+    elif not report.undone or _grading():
+        raise CheckFailed(report)
+
+
+def or_reference(submission: Callable) -> Callable:
+    """Return `submission` once it passes its check, and the reference from `labutils.answers` until then.
+
+    Cells after an exercise build on this, so that the lab can be read on before every exercise is done.
+    """
+    exercise = find(submission)
+    if engine.examine(submission, exercise).passed:
+        return submission
+    note = f"<code>{exercise.name}</code> does not pass its check yet: this cell uses the reference."
+    show(Panel(frame(note), f"{exercise.name} does not pass its check yet: this cell uses the reference."))
+    return exercise.reference
+
+
+def find(submission: Callable) -> Exercise:
+    """The exercise that a function or class belongs to, by its name."""
+    if not callable(submission):
+        raise TypeError(
+            f"check takes the function itself, as in check(quantize_symmetric); got {engine.describe(submission)}"
+        )
+    name = getattr(submission, "__name__", type(submission).__name__)
+    if name not in EXERCISES:
+        near = difflib.get_close_matches(name, EXERCISES, n=1)
+        meant = f"; did you mean {near[0]}?" if near else "."
+        raise LookupError(f"no exercise is called {name!r}{meant} The exercises are: {', '.join(EXERCISES)}")
+    return EXERCISES[name]
+
+
+def board() -> Panel:
+    """A bar per lab that fills as its checks pass.
+
+    >>> board()  # doctest: +SKIP
+    00_start_here      [##########] 1 of 1
+    01_fundamentals    [####......] 2 of 6
+    """
+    done = progress.passed()
+    labs: dict[str, list[str]] = {}
+    for exercise in EXERCISES.values():
+        labs.setdefault(exercise.lab, []).append(exercise.name)
+    lines, rows = [], []
+    for lab, names in labs.items():
+        count, total = len(done.intersection(names)), len(names)
+        filled = round(10 * count / total)
+        left = [name for name in names if name not in done]
+        lines.append(f"{lab:<18} [{'#' * filled}{'.' * (10 - filled)}] {count} of {total}")
+        rows.append(_bar(lab, count, total, left))
+    return Panel(frame("Your progress", "".join(rows)), "\n".join(lines))
+
+
+def _bar(lab: str, count: int, total: int, left: list[str]) -> str:
+    from labutils import palette
+
+    still = f'<span style="opacity:.75">still open: {escape(", ".join(left))}</span>' if left else "complete"
+    return (
+        '<div style="display:flex;align-items:center;gap:10px;font-weight:400">'
+        f'<span style="width:9.5em">{escape(lab)}</span>'
+        f'<span role="img" aria-label="{count} of {total}" style="flex:0 0 160px;height:10px;border-radius:5px;'
+        f'background:#8884"><span style="display:block;height:10px;border-radius:5px;background:{palette.GOOD};'
+        f'width:{100 * count / total:.0f}%"></span></span><span>{count} of {total}</span>{still}</div>'
+    )
+
+
+def _grading() -> bool:
+    """nbgrader sets this variable while it runs a submission."""
+    return "NBGRADER_EXECUTION" in os.environ
