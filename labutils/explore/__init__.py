@@ -1,0 +1,12 @@
+"""Sliders over real tensors. One file of explorers a lab; each takes the quantizer that it drags as an argument."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "lab00": ["explore_digit"],
+        "lab01": ["explore_bits", "explore_clipping"],
+        "predict": ["predict"],
+    },
+)
