@@ -15,9 +15,7 @@ from labutils.checks.engine import Exercise, Report
 from labutils.checks.report import CheckFailed, panel
 from labutils.panel import Panel, escape, frame, show
 
-EXERCISES: dict[str, Exercise] = {
-    exercise.name: exercise for lab in (lab00, lab01) for exercise in lab.EXERCISES
-}
+EXERCISES: dict[str, Exercise] = {exercise.name: exercise for lab in (lab00, lab01) for exercise in lab.EXERCISES}
 
 
 def examine(submission: Callable, time_limit: float = engine.TIME_LIMIT) -> Report:
@@ -36,6 +34,14 @@ def examine(submission: Callable, time_limit: float = engine.TIME_LIMIT) -> Repo
 def check(submission: Callable) -> None:
     """Show the report on a submission; record a pass, raise CheckFailed for a failure.
 
+    >>> def storage_bytes(num_values, num_bits):
+    ...     return num_values * num_bits // 8
+    >>> check(storage_bytes)
+    Traceback (most recent call last):
+    labutils.checks.report.CheckFailed: storage_bytes: 4 of 7 cases pass.
+    3 values of 3 bits: 9 bits need a second byte: ...; you returned 1.
+    It looks like this: the last byte is lost. `//` rounds down: 9 bits do not fit into 1 byte. Round up.
+
     An exercise that still raises NotImplementedError shows "not done yet" and raises nothing, so that a notebook runs
     to its end - except under nbgrader, where only an error earns no points.
     """
@@ -50,6 +56,12 @@ def check(submission: Callable) -> None:
 
 def or_reference(submission: Callable) -> Callable:
     """Return `submission` once it passes its check, and the reference from `labutils.answers` until then.
+
+    >>> def storage_bytes(num_values, num_bits):
+    ...     raise NotImplementedError()
+    >>> or_reference(storage_bytes)(3, 3)
+    storage_bytes does not pass its check yet: this cell uses the reference.
+    2
 
     Cells after an exercise build on this, so that the lab can be read on before every exercise is done.
     """

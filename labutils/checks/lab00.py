@@ -36,8 +36,10 @@ def _judge(answer: dict, case: Case) -> None:
     expected = answers.storage_bytes(num_values, num_bits)
     if answer["bytes"] != expected:
         total = num_values * num_bits
-        raise Wrong(f"{num_values} values of {num_bits} bits are {total} bits, which fit into {expected} bytes; "
-                    f"you returned {answer['bytes']:.0f}")  # fmt: skip
+        raise Wrong(
+            f"{num_values} values of {num_bits} bits are {total} bits, which fit into {expected} bytes; "
+            f"you returned {answer['bytes']:.0f}"
+        )
 
 
 EXERCISES = (

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 
-from labutils import answers, data
-from labutils.checks.engine import Case, Exercise, Misconception, Wrong, as_array, as_number, describe, parts
+from labutils import answers
+from labutils.checks.contract import (
+    judge_codes,
+    judge_rounding,
+    judge_scale,
+    read_quantized,
+    trained_weights,
+    wrapping,
+)
+from labutils.checks.engine import Case, Exercise, Misconception, Wrong, as_array, as_number, describe
 from labutils.metrics import sqnr_db
 from labutils.scheme import Scheme
 
 LAB = "01_fundamentals"
-HAND = np.array([-1.0, 0.3, 0.77, 2.54], dtype=np.float32)  # the worked example of the lesson: scale 0.02 at 8 bits
-
-
-@cache
-def _weights() -> np.ndarray:
-    """Real trained weights, (128, 64) float32."""
-    return data.digits_network().weights["block3.pointwise.weight"].reshape(128, 64).copy()
+HAND = np.array([-1.013, 0.3, 0.786, 2.54], dtype=np.float32)  # the worked example of the lesson: scale 0.02 at 8 bits
 
 
 # --- quantize_symmetric -----------------------------------------------------------------------------------------------
 
 
 def _quantizer_cases() -> list[Case]:
-    w = _weights()
+    w = trained_weights()
     return [
         Case("the worked example", (HAND,), {"num_bits": 8}),
         Case("trained weights at 8 bits", (w,), {"num_bits": 8}),
@@ -48,56 +49,15 @@ def _quantizer_cases() -> list[Case]:
     ]
 
 
-def read_quantized(value: object) -> dict:
-    """The answer of a symmetric quantizer: codes and one scale."""
-    q, scale = parts(value, ("q", "scale"))
-    return {"q": as_array(q, "q"), "scale": as_number(scale, "scale")}
-
-
-def _judge_codes(q: np.ndarray, x: np.ndarray, num_bits: int) -> None:
-    """Shape, dtype and range of codes, which hold for every quantizer of the lab."""
-    scheme = Scheme(num_bits)
-    if q.shape != x.shape:
-        raise Wrong(f"q should have the shape of x, {x.shape}, but has {q.shape}")
-    if q.dtype.kind != "i":
-        raise Wrong(f"q should hold signed integers ({scheme.code_dtype}), but its dtype is {q.dtype}")
-    if q.dtype.name != scheme.code_dtype:
-        raise Wrong(f"{num_bits}-bit codes belong into {scheme.code_dtype}, but q has dtype {q.dtype}")
-    low, high = int(q.min()), int(q.max())
-    if low < scheme.quant_min or high > scheme.quant_max:
-        raise Wrong(f"{num_bits}-bit codes lie in [{scheme.quant_min}, {scheme.quant_max}], "
-                    f"but q reaches from {low} to {high}")  # fmt: skip
-
-
-def _judge_scale(scale: float, expected: float, meaning: str) -> None:
-    if not math.isfinite(scale) or scale <= 0:
-        raise Wrong(f"scale should be a positive number, but it is {scale:g}")
-    if not math.isclose(scale, expected, rel_tol=1e-5):
-        raise Wrong(f"scale should be {meaning} = {expected:.6g}, but it is {scale:.6g}")
-
-
-def _judge_rounding(q: np.ndarray, scale: float, x: np.ndarray, num_bits: int, most: float = 0.5) -> None:
-    """Every value comes back within `most` steps: half a step for rounding to the nearest.
-
-    Beyond it, what float32 loses: x / scale is off by two roundings of 2^-24, which is up to 2^-23 * quant_max steps.
-    """
-    steps = np.abs(x.astype(np.float64) / scale - q)
-    worst = np.unravel_index(np.argmax(steps), steps.shape)
-    if steps[worst] > most + 2.0**-22 * Scheme(num_bits).quant_max:
-        where = ", ".join(str(int(i)) for i in worst)
-        raise Wrong(f"x[{where}] = {x[worst]:.6g} is {x[worst] / scale:.4g} steps of scale, but its code is {q[worst]}: "
-                    f"off by {steps[worst]:.3g} steps, where at most {most:g} is lost")  # fmt: skip
-
-
 def _judge_quantized(answer: dict, case: Case) -> None:
     x, num_bits = case.args[0], case.kwargs.get("num_bits", 8)
     q, scale = answer["q"], answer["scale"]
-    _judge_codes(q, x, num_bits)
+    judge_codes(q, x, num_bits)
     largest = float(np.abs(x.astype(np.float64)).max())
     quant_max = Scheme(num_bits).quant_max
     # For an all-zero tensor any positive scale reconstructs 0.
-    _judge_scale(scale, largest / quant_max if largest else scale, f"max|x| / {quant_max}")
-    _judge_rounding(q, scale, x, num_bits)
+    judge_scale(scale, largest / quant_max if largest else scale, f"max|x| / {quant_max}")
+    judge_rounding(q, scale, x, num_bits)
 
 
 def _symmetric(
@@ -119,14 +79,9 @@ def _symmetric(
         if limits is not None:
             steps = np.clip(steps, *limits(num_bits))
         kind = dtype(num_bits)
-        return (steps if kind is None else _wrapping(steps, kind)), scale
+        return (steps if kind is None else wrapping(steps, kind)), scale
 
     return quantize
-
-
-def _wrapping(steps: np.ndarray, dtype: type) -> np.ndarray:
-    """What a cast without a clamp does to integers that do not fit: they wrap around."""
-    return np.asarray(steps).astype(np.int64).astype(dtype) if np.isfinite(steps).all() else steps.astype(dtype)
 
 
 def _quantize_returning(what: Callable) -> Callable:
@@ -254,7 +209,7 @@ QUANTIZE_SYMMETRIC = (
     Misconception(
         "multiplies by the scale",
         lambda x, num_bits=8: (
-            _wrapping(np.round(x * answers.quantize_symmetric(x, num_bits)[1]), np.int8 if num_bits <= 8 else np.int16),
+            wrapping(np.round(x * answers.quantize_symmetric(x, num_bits)[1]), np.int8 if num_bits <= 8 else np.int16),
             answers.quantize_symmetric(x, num_bits)[1],
         ),
         "scale is the size of one step, so x / scale says how many steps x is away from 0.",
@@ -272,7 +227,7 @@ QUANTIZE_SYMMETRIC = (
     Misconception(
         "the scale is upside down",
         _quantize_returning(lambda q, scale, x: (q, 1 / scale)),
-        "quant_max / max|x| is how many steps fit into one unit. The scale is how long one step is: max|x| / quant_max.",
+        "quant_max / max|x| is how many steps fit into one unit. The scale is how long a step is: max|x| / quant_max.",
     ),
     Misconception(
         "a scale for each row",
@@ -321,8 +276,10 @@ def _judge_dequantized(answer: dict, case: Case) -> None:
     error = np.abs(x - expected)
     worst = np.unravel_index(np.argmax(error), error.shape)
     if not error[worst] <= 2.0**-22 * abs(expected[worst]):  # two roundings to float32
-        raise Wrong(f"code {q[worst]} at scale {float(scale):.4g} stands for {expected[worst]:.6g}, "
-                    f"but came back as {x[worst]:.6g}")  # fmt: skip
+        raise Wrong(
+            f"code {q[worst]} at scale {float(scale):.4g} stands for {expected[worst]:.6g}, "
+            f"but came back as {x[worst]:.6g}"
+        )
 
 
 DEQUANTIZE_SYMMETRIC = (
@@ -348,7 +305,7 @@ DEQUANTIZE_SYMMETRIC = (
     ),
     Misconception(
         "the product is cast back to integers",
-        lambda q, scale: _wrapping(np.trunc(q * np.float32(scale)), q.dtype.type),
+        lambda q, scale: wrapping(np.trunc(q * np.float32(scale)), q.dtype.type),
         "The point of coming back is to have floats again: leave the product as float32.",
     ),
     Misconception(
@@ -378,7 +335,7 @@ def _error_cases() -> list[Case]:
         q, scale = answers.quantize_symmetric(x, num_bits)
         return Case(name, (x, q, answers.dequantize_symmetric(q, scale)))
 
-    w = _weights()
+    w = trained_weights()
     by_hand = np.array([-1.0, 0.0, 1.0, 2.0], dtype=np.float32)
     return [
         Case("the worked example", (by_hand, np.array([-1, 0, 1, 1], dtype=np.int8), np.clip(by_hand, -1, 1))),
@@ -518,9 +475,7 @@ QUANTIZATION_ERROR = (
     Misconception(
         "the variance for the power of the signal",
         _measuring(
-            sqnr_db=lambda x, q, back: (
-                10 * np.log10(np.var(x) / _mse(x, q, back)) if _mse(x, q, back) else math.inf
-            )
+            sqnr_db=lambda x, q, back: 10 * np.log10(np.var(x) / _mse(x, q, back)) if _mse(x, q, back) else math.inf
         ),
         "The power of the signal is the mean of x^2; the variance is less, wherever the mean of x is not 0.",
     ),
@@ -550,7 +505,7 @@ QUANTIZATION_ERROR = (
 
 
 def _clipped_cases() -> list[Case]:
-    w = _weights()
+    w = trained_weights()
     largest = float(np.abs(w).max())
     return [
         Case("the worked example", (np.array([-1.0, 0.504, 9.0], dtype=np.float32), 1.27), {"num_bits": 8}),
@@ -570,18 +525,20 @@ def _judge_clipped(answer: dict, case: Case) -> None:
     num_bits = case.kwargs.get("num_bits", 8)
     q, scale = answer["q"], answer["scale"]
     scheme = Scheme(num_bits)
-    _judge_codes(q, x, num_bits)
-    _judge_scale(scale, clip / scheme.quant_max, f"clip / {scheme.quant_max}")
+    judge_codes(q, x, num_bits)
+    judge_scale(scale, clip / scheme.quant_max, f"clip / {scheme.quant_max}")
     inside = np.abs(x) <= clip
     if inside.any():
-        _judge_rounding(q[inside], scale, x[inside], num_bits)
+        judge_rounding(q[inside], scale, x[inside], num_bits)
     ends = np.where(x > 0, scheme.quant_max, -scheme.quant_max)
     # Below -clip both -quant_max and the unused code beside it are clamped values.
     wrong = ~inside & (np.abs(q.astype(np.int64) - ends) > (x < 0))
     if wrong.any():
         i = np.unravel_index(np.argmax(wrong), wrong.shape)
-        raise Wrong(f"{x[i]:.4g} lies beyond the clip of {clip:.4g} and should saturate at code {ends[i]}, "
-                    f"but its code is {q[i]}")  # fmt: skip
+        raise Wrong(
+            f"{x[i]:.4g} lies beyond the clip of {clip:.4g} and should saturate at code {ends[i]}, "
+            f"but its code is {q[i]}"
+        )
 
 
 def _clipping(quantize: Callable) -> Callable:
@@ -608,7 +565,7 @@ def _with_largest(change: Callable) -> Callable:
 QUANTIZE_CLIPPED = (
     Misconception(
         "no clamp: codes wrap around",
-        _clipping(lambda x, clip, s, scale: (_wrapping(np.round(x / scale), np.dtype(s.code_dtype).type), scale)),
+        _clipping(lambda x, clip, s, scale: (wrapping(np.round(x / scale), np.dtype(s.code_dtype).type), scale)),
         "A value beyond the clip has no code. Without a clamp the cast wraps it around, to any code at all. "
         "Clamp to [quant_min, quant_max] before the cast.",
     ),
@@ -616,7 +573,7 @@ QUANTIZE_CLIPPED = (
         "cast before the clamp",
         _clipping(
             lambda x, clip, s, scale: (
-                np.clip(_wrapping(np.round(x / scale), np.dtype(s.code_dtype).type), s.quant_min, s.quant_max),
+                np.clip(wrapping(np.round(x / scale), np.dtype(s.code_dtype).type), s.quant_min, s.quant_max),
                 scale,
             )
         ),
@@ -689,10 +646,12 @@ def _best_clip_cases() -> list[Case]:
     return [
         Case("a Gaussian at 4 bits", (gaussian, 4)),
         Case("a Gaussian at 2 bits", (gaussian, 2)),
-        Case("trained weights at 4 bits", (_weights(), 4)),
-        Case("trained weights at 3 bits", (_weights(), 3)),
+        Case("trained weights at 4 bits", (trained_weights(), 4)),
+        Case("trained weights at 3 bits", (trained_weights(), 3)),
         Case("two outliers at 4 bits", (outliers, 4)),
-        Case("a uniform source, where nothing is gained by clipping", (rng.uniform(-1, 1, 20_000).astype(np.float32), 6)),
+        Case(
+            "a uniform source, where nothing is gained by clipping", (rng.uniform(-1, 1, 20_000).astype(np.float32), 6)
+        ),
         Case("a Gaussian of standard deviation 0.001", (gaussian * np.float32(1e-3), 4)),
     ]
 
@@ -716,8 +675,9 @@ def _judge_threshold(answer: dict, case: Case) -> None:
     # A search over 25 thresholds is fine enough: near its minimum the loss is flat.
     yours, least = _loss(x, clip, num_bits), _loss(x, best, num_bits)
     if yours > 1.05 * least:
-        raise Wrong(f"clipping at {clip:.4g} has a mean squared error of {yours:.3g}, "
-                    f"but at {best:.4g} it is {least:.3g}")  # fmt: skip
+        raise Wrong(
+            f"clipping at {clip:.4g} has a mean squared error of {yours:.3g}, but at {best:.4g} it is {least:.3g}"
+        )
 
 
 def _searching(loss: Callable) -> Callable:
@@ -777,7 +737,7 @@ BEST_CLIP = (
 
 
 def _stochastic_cases() -> list[Case]:
-    w = _weights()
+    w = trained_weights()
     repeated = np.append(np.full(20_000, 0.23), 12.7).astype(np.float32)
     return [
         Case("20000 times 2.3 steps", (repeated, 8, np.random.default_rng(3))),
@@ -792,11 +752,11 @@ def _stochastic_cases() -> list[Case]:
 def _judge_stochastic(answer: dict, case: Case) -> None:
     x, num_bits, _ = case.args
     q, scale = answer["q"], answer["scale"]
-    _judge_codes(q, x, num_bits)
+    judge_codes(q, x, num_bits)
     largest = float(np.abs(x).max())
     quant_max = Scheme(num_bits).quant_max
-    _judge_scale(scale, largest / quant_max if largest else scale, f"max|x| / {quant_max}")
-    _judge_rounding(q, scale, x, num_bits, most=1.0)
+    judge_scale(scale, largest / quant_max if largest else scale, f"max|x| / {quant_max}")
+    judge_rounding(q, scale, x, num_bits, most=1.0)
     # Each rounding has a variance of at most 1/4 step^2: the mean of n lies within 5 * 0.5 / sqrt(n) steps of 0.
     bias, bound = float(np.mean(q - x.astype(np.float64) / scale)), 2.5 / math.sqrt(x.size)
     if abs(bias) > bound:

@@ -7,14 +7,18 @@ from labutils.panel import Panel, escape, frame, prose
 
 
 class CheckFailed(AssertionError):
-    """A failed check. In a notebook it shows as the hint and the first failing case, with no traceback."""
+    """A failed check. Its text is the count, the first failing case and the hint.
+
+    In a notebook it shows as one line with no traceback, since the panel above it has said the rest.
+    """
 
     def __init__(self, report: Report):
         self.report = report
         super().__init__(summary(report))
 
     def _render_traceback_(self) -> list[str]:  # IPython asks for this before it formats a traceback
-        return str(self).splitlines()
+        mistake = f" It looks like this: {self.report.diagnosis}." if self.report.diagnosis else ""
+        return [f"CheckFailed: {summary(self.report).splitlines()[0]}{mistake}"]
 
 
 def panel(report: Report) -> Panel:
@@ -56,7 +60,7 @@ def _html(report: Report) -> str:
     body = f'<div style="margin-top:4px"><b>{prose(first.name)}:</b> {prose(first.detail)}.</div>'
     if report.hint:
         body += (
-            '<div style="margin-top:6px;padding:6px 10px;border-radius:6px;background:#8883">'
+            '<div style="margin-top:6px;padding:6px 10px;border-radius:6px;border:1px solid #8888">'
             f"<b>It looks like this: {prose(report.diagnosis)}.</b> {prose(report.hint)}</div>"
         )
     if report.printed:

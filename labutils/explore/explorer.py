@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets as widgets
-import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from labutils import guard, palette
@@ -57,6 +57,10 @@ class Slider:
         )
 
 
+class Undone(Wrong):
+    """The learner's function is still the stub: nothing to complain about."""
+
+
 class Explorer:
     """A picture that follows its sliders.
 
@@ -73,12 +77,16 @@ class Explorer:
         self.controls = {name: slider.widget() for name, slider in self.sliders().items()}
         self.picture = widgets.Image(format="png", layout={"width": "100%", "max_width": "900px"})
         self.readout = widgets.HTML()
-        with matplotlib.rc_context(palette.RC):
+        with palette.look():
             self._figure = Figure(figsize=self.size, dpi=DPI, layout="constrained")
             self._canvas = FigureCanvasAgg(self._figure)
             self._moving = list(self.build(self._figure))
             for artist in self._moving:
                 artist.set_animated(True)
+                artist.set_in_layout(
+                    isinstance(artist, Text)
+                )  # titles need room; what is still empty must not take any
+            self._figure.get_layout_engine().set(w_pad=palette.MARGIN, h_pad=palette.MARGIN)
             self._canvas.draw()
             self._figure.set_layout_engine("none")
             self._still = self._canvas.copy_from_bbox(self._figure.bbox)
@@ -124,12 +132,15 @@ class Explorer:
     def update(self) -> None:
         """Compute, draw and describe the present state. Nothing that a learner's function does escapes from here."""
         try:
-            self.result = self.compute(self.state)
+            with np.errstate(
+                all="ignore"
+            ):  # a scale out of all proportion is the learner's to see, not to be warned of
+                self.result = self.compute(self.state)
         except Wrong as wrong:
             self.result = None
             self._text = f"{self.title}: {wrong}"
             self.picture.value = self._render([])
-            self.readout.value = frame("Your function has nothing to show here", f"<div>{prose(str(wrong))}.</div>", "bad")
+            self.readout.value = frame(f"{prose(str(wrong))}.", "", "plain" if isinstance(wrong, Undone) else "bad")
             return
         self.draw(self.result)
         self.picture.value = self._render(self._moving)
@@ -160,7 +171,7 @@ def ask(function: Callable, read: Callable[[Any], dict], *args: Any) -> dict:
     outcome = guard.call(function, *args, time_limit=TIME_LIMIT)
     name = getattr(function, "__name__", "your function")
     if outcome.undone:
-        raise Wrong(f"`{name}` is not done yet")
+        raise Undone(f"`{name}` is not done yet: once it is, the sliders run it")
     if outcome.timed_out:
         raise Wrong(f"`{name}` gave {outcome.error}")
     if outcome.error is not None:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import array_api_compat
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from labutils import answers, palette, theory
-from labutils.affine import real_array
-from labutils.checks.engine import Wrong
-from labutils.checks.lab01 import read_quantized
-from labutils.explore.explorer import Explorer, Slider, ask
-from labutils.scheme import MAX_BITS
+from labutils.explore.explorer import Explorer, Slider
+from labutils.explore.values import (
+    Histogram,
+    db,
+    decibels,
+    error_in_steps,
+    flat_values,
+    mean_squared,
+    noise_of,
+    quantized,
+    sample_of,
+    short,
+    value_axes,
+)
 
 BITS = range(2, 9)
-SAMPLE = 2**14  # values on which the curves over all bit widths are measured; the readout always uses every value
-BINS = 121
 
 
 def explore_bits(x: Any, quantize: Callable = answers.quantize_symmetric) -> Explorer:
@@ -31,7 +36,7 @@ def explore_bits(x: Any, quantize: Callable = answers.quantize_symmetric) -> Exp
     >>> explorer = explore_bits(np.random.default_rng(0).normal(size=10_000).astype(np.float32))
     >>> explorer.controls["num_bits"].value = 4
     >>> explorer.result.codes_used
-    15
+    14
 
     `x` is a NumPy array or torch tensor of floats, of any shape; `quantize(x, num_bits) -> (q, scale)` may be a
     learner's. "outlier" multiplies the value of the largest magnitude; errors are compared with the power of `x` as it
@@ -43,71 +48,14 @@ def explore_bits(x: Any, quantize: Callable = answers.quantize_symmetric) -> Exp
 def explore_clipping(x: Any, quantize: Callable = answers.quantize_clipped) -> Explorer:
     """Drag bit width and clipping threshold, and watch rounding noise trade against clipping noise.
 
+    >>> explorer = explore_clipping(np.random.default_rng(0).normal(size=10_000).astype(np.float32))
+    >>> explorer.controls["clip"].value = 0.5
+    >>> explorer.result.sqnr_db > explorer.result.unclipped_db
+    True
+
     `quantize(x, clip, num_bits) -> (q, scale)` may be a learner's; "clip" is a fraction of max|x|.
     """
     return ClippingExplorer(x, quantize)
-
-
-def flat_values(x: Any) -> np.ndarray:
-    """`x` as a flat float array for drawing; raises for what cannot be quantized."""
-    _, x = real_array(x)
-    values = np.asarray(x.cpu() if array_api_compat.is_torch_array(x) else x)
-    values = values.reshape(-1).astype(np.float64 if values.dtype == np.float64 else np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError("x must be finite, but holds NaN or Inf")
-    if values.size < 2 or not values.any():
-        raise ValueError(f"x needs at least two values that are not all zero, got shape {tuple(x.shape)}")
-    return values
-
-
-def sample_of(values: np.ndarray) -> np.ndarray:
-    """At most SAMPLE of the values, evenly taken, the largest magnitude among them, so that the scale is the same."""
-    if values.size <= SAMPLE:
-        return values
-    taken = values[:: math.ceil(values.size / (SAMPLE - 1))]
-    return np.append(taken, values[np.argmax(np.abs(values))])
-
-
-def quantized(quantize: Callable, x: np.ndarray, *args: Any) -> tuple[np.ndarray, float]:
-    """Codes and scale from a learner's function, or Wrong where they could not be drawn."""
-    answer = ask(quantize, read_quantized, x, *args)
-    q, scale = answer["q"], answer["scale"]
-    if q.shape != x.shape:
-        raise Wrong(f"q has shape {q.shape}, but x has {x.shape}")
-    if not math.isfinite(scale) or scale <= 0:
-        raise Wrong(f"scale is {scale:g}, and should be a positive number")
-    if not np.isfinite(q).all():
-        raise Wrong("q holds NaN or Inf")
-    if np.abs(q[[np.argmin(q), np.argmax(q)]].astype(np.float64)).max() > 2**MAX_BITS:
-        raise Wrong(f"q reaches from {q.min():g} to {q.max():g}: those are not codes")
-    return q, scale
-
-
-def error_of(x: np.ndarray, q: np.ndarray, scale: float) -> np.ndarray:
-    """x minus its reconstruction, in the dtype of x: a float64 copy of a large tensor would cost a frame."""
-    error = np.multiply(q, scale, dtype=x.dtype)
-    return np.subtract(x, error, out=error)
-
-
-def mean_squared(error: np.ndarray) -> float:
-    return float(np.dot(error, error)) / error.size
-
-
-def decibels(power: float, noise: float) -> float:
-    return 10 * math.log10(power / noise) if noise > 0 else math.inf
-
-
-@dataclass(frozen=True)
-class _Histogram:
-    """Densities of the values, which no slider changes."""
-
-    values: np.ndarray
-    edges: np.ndarray
-
-    @classmethod
-    def of(cls, x: np.ndarray, reach: float) -> _Histogram:
-        values, edges = np.histogram(x, BINS, range=(-reach, reach))
-        return cls(values / (x.size * (edges[1] - edges[0])), edges)
 
 
 @dataclass(frozen=True)
@@ -149,10 +97,10 @@ class BitsExplorer(Explorer):
         q, scale = quantized(self._quantize, x, num_bits)
         least = int(q.min())
         counts = np.bincount(q.reshape(-1).astype(np.int64) - least)
-        error = error_of(x, q, scale)
-        mse = mean_squared(error)
+        error = error_in_steps(x, q, scale)
+        mse = mean_squared(error, scale)
         sample = _with_outlier(self._sample, self._sample_peak, outlier)
-        curve = [mean_squared(error_of(sample, *quantized(self._quantize, sample, bits))) for bits in BITS]
+        curve = [noise_of(sample, *quantized(self._quantize, sample, bits)) for bits in BITS]
         largest = self._reach * outlier
         steps = [largest / (2 ** (bits - 1) - 1) for bits in BITS]
         return BitsResult(
@@ -162,7 +110,7 @@ class BitsExplorer(Explorer):
             levels=scale * (least + np.arange(counts.size)),
             density=counts / (x.size * scale),
             mse=mse,
-            max_error=float(max(error.max(), -error.min())),
+            max_error=float(max(error.max(), -error.min())) * scale,
             sqnr_db=decibels(self._power, mse),
             theory_db=theory.predicted_sqnr_db(self._power, scale),
             curve_db=np.array([decibels(self._power, noise) for noise in curve]),
@@ -171,8 +119,8 @@ class BitsExplorer(Explorer):
 
     def build(self, figure: Figure) -> Sequence[Artist]:
         self._grid, self._law = figure.subplots(1, 2, width_ratios=[1.5, 1])
-        before = _Histogram.of(self._x, self._reach)
-        _value_axes(self._grid, self._reach, before.values.max())
+        before = Histogram.of(self._x, self._reach)
+        value_axes(self._grid, self._reach, before.values.max())
         self._grid.stairs(before.values, before.edges, fill=True, color=palette.ORIGINAL, alpha=0.35, label="original")
         self._bars = self._grid.stairs(
             [0.0], [0.0, 1.0], baseline=0, fill=True, color=palette.QUANTIZED, alpha=0.35, label="quantized"
@@ -201,11 +149,13 @@ class BitsExplorer(Explorer):
             stairs.set_data(result.density, edges)
         seen = result.levels[np.abs(result.levels) <= 1.06 * self._reach]
         self._marks.set_data(seen, np.zeros_like(seen))
-        self._grid_title.set_text(f"{result.num_bits} bits: {result.codes_used} codes in use, {_short(result.scale)} apart")
+        self._grid_title.set_text(
+            f"{result.num_bits} bits: {result.codes_used} codes in use, {short(result.scale)} apart"
+        )
         self._theory.set_data(BITS, result.theory_curve_db)
         self._curve.set_data(BITS, result.curve_db)
         self._here.set_data([result.num_bits], [result.sqnr_db])
-        self._law_title.set_text(f"{_db(result.sqnr_db)}, theory says {_db(result.theory_db)}")
+        self._law_title.set_text(f"{db(result.sqnr_db)}, theory says {db(result.theory_db)}")
 
     def describe(self, result: BitsResult) -> list[tuple[str, str]]:
         return [
@@ -213,9 +163,9 @@ class BitsExplorer(Explorer):
             ("scale Δ", f"{result.scale:.4g}"),
             ("codes used", f"{result.codes_used} of {2**result.num_bits - 1}"),
             ("largest error", f"{result.max_error:.3g} (Δ/2 = {result.scale / 2:.3g})"),
-            ("mean squared error", f"{result.mse:.3g} (Δ²/12 = {theory.rounding_noise(result.scale):.3g})"),
-            ("SQNR", _db(result.sqnr_db)),
-            ("memory", f"{32 / result.num_bits:.3g}x less than float32"),
+            ("MSE", f"{result.mse:.3g} (Δ²/12 = {theory.rounding_noise(result.scale):.3g})"),
+            ("SQNR", db(result.sqnr_db)),
+            ("memory", f"{result.num_bits / 32:.1%} of float32"),
         ]
 
 
@@ -263,7 +213,7 @@ class ClippingExplorer(Explorer):
     def compute(self, state: dict[str, Any]) -> ClippingResult:
         num_bits, clip = state["num_bits"], state["clip"] * self._reach
         q, scale = quantized(self._quantize, self._x, clip, num_bits)
-        noise = mean_squared(error_of(self._x, q, scale))
+        noise = noise_of(self._x, q, scale)
         steps = self.fractions * self._reach / (2 ** (num_bits - 1) - 1)
         rounding = steps**2 / 12 * self._inside / self._power
         total = rounding + self._clipping
@@ -285,12 +235,12 @@ class ClippingExplorer(Explorer):
 
     def build(self, figure: Figure) -> Sequence[Artist]:
         left, right = figure.subplots(1, 2, width_ratios=[1.2, 1.2])
-        before = _Histogram.of(self._x, self._reach)
+        before = Histogram.of(self._x, self._reach)
         # Logarithmic: the few values that clipping is about could not be seen otherwise.
         least = before.values[before.values > 0].min() / 2
         left.stairs(np.maximum(before.values, least), before.edges, fill=True, baseline=least,
                     color=palette.ORIGINAL, alpha=0.4)  # fmt: skip
-        _value_axes(left, self._reach, before.values.max())
+        value_axes(left, self._reach, before.values.max())
         left.set(yscale="log", ylim=(least, before.values.max() * 3))
         self._shades = [left.axvspan(0, 1, color=palette.WARN, alpha=0.35, lw=0) for _ in range(2)]
         self._walls = [left.axvline(0, color=palette.WARN, lw=1.8) for _ in range(2)]
@@ -324,17 +274,17 @@ class ClippingExplorer(Explorer):
         self._total.set_data(self.fractions, result.rounding + result.clipping)
         self._best.set_data([result.best_clip], [10 ** (-result.best_db / 10) * 1.25])
         self._here.set_data([result.clip / self._reach], [10 ** (-result.sqnr_db / 10)])
-        self._right_title.set_text(f"{result.num_bits} bits: {_db(result.sqnr_db)} here, {_db(result.best_db)} at best")
+        self._right_title.set_text(f"{result.num_bits} bits: {db(result.sqnr_db)} here, {db(result.best_db)} at best")
 
     def describe(self, result: ClippingResult) -> list[tuple[str, str]]:
         return [
             ("bits", f"{result.num_bits}"),
-            ("clip", f"{result.clip:.3g} ({result.clip / self._reach:.2f} of max|x|)"),
+            ("clip", f"{result.clip / self._reach:.2f} of max|x|"),
             ("scale Δ", f"{result.scale:.4g}"),
             ("clipped", f"{result.clipped} of {self._x.size}"),
-            ("SQNR", f"{_db(result.sqnr_db)} (theory {_db(result.theory_db)})"),
-            ("best clip by theory", f"{result.best_clip:.2f} of max|x|: {_db(result.best_db)}"),
-            ("without clipping", _db(result.unclipped_db)),
+            ("SQNR", f"{db(result.sqnr_db)} (theory {db(result.theory_db)})"),
+            ("best clip by theory", f"{result.best_clip:.2f}: {db(result.best_db)}"),
+            ("without clipping", db(result.unclipped_db)),
         ]
 
 
@@ -345,16 +295,3 @@ def _with_outlier(x: np.ndarray, peak: int, factor: float) -> np.ndarray:
     x = x.copy()
     x[peak] *= factor
     return x
-
-
-def _value_axes(axes: Any, reach: float, peak: float) -> None:
-    axes.set(xlim=(-1.08 * reach, 1.08 * reach), ylim=(0, 1.2 * peak), xlabel="value", ylabel="density")
-    axes.grid(False)
-
-
-def _db(value: float) -> str:
-    return f"{value:.1f} dB" if math.isfinite(value) else "no error"
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}"

@@ -1,0 +1,21 @@
+"""The functions that learners write, as the labs name them, in terms of the package beneath. One file a lab.
+
+These are references, not solutions: a lab's solution spells out the arithmetic that `affine` keeps in one place.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "lab00": ["storage_bytes"],
+        "lab01": [
+            "best_clip",
+            "dequantize_symmetric",
+            "quantization_error",
+            "quantize_clipped",
+            "quantize_stochastic",
+            "quantize_symmetric",
+        ],
+    },
+)

@@ -1,0 +1,67 @@
+"""What the contracts of several exercises have in common: shapes, dtypes, ranges, scales, rounding."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from labutils import data
+from labutils.checks.engine import Wrong, as_array, as_number, parts
+from labutils.scheme import Scheme
+
+
+@cache
+def trained_weights() -> np.ndarray:
+    """Real trained weights, (128, 64) float32."""
+    return data.digits_network().weights["block3.pointwise.weight"].reshape(128, 64).copy()
+
+
+def read_quantized(value: object) -> dict:
+    """The answer of a symmetric quantizer: codes and one scale."""
+    q, scale = parts(value, ("q", "scale"))
+    return {"q": as_array(q, "q"), "scale": as_number(scale, "scale")}
+
+
+def judge_codes(q: np.ndarray, x: np.ndarray, num_bits: int) -> None:
+    """Shape, dtype and range of codes, which hold for every quantizer of the lab."""
+    scheme = Scheme(num_bits)
+    if q.shape != x.shape:
+        raise Wrong(f"q should have the shape of x, {x.shape}, but has {q.shape}")
+    if q.dtype.kind != "i":
+        raise Wrong(f"q should hold signed integers ({scheme.code_dtype}), but its dtype is {q.dtype}")
+    if q.dtype.name != scheme.code_dtype:
+        raise Wrong(f"{num_bits}-bit codes belong into {scheme.code_dtype}, but q has dtype {q.dtype}")
+    low, high = int(q.min()), int(q.max())
+    if low < scheme.quant_min or high > scheme.quant_max:
+        raise Wrong(
+            f"{num_bits}-bit codes lie in [{scheme.quant_min}, {scheme.quant_max}], but q reaches from {low} to {high}"
+        )
+
+
+def judge_scale(scale: float, expected: float, meaning: str) -> None:
+    if not math.isfinite(scale) or scale <= 0:
+        raise Wrong(f"scale should be a positive number, but it is {scale:g}")
+    if not math.isclose(scale, expected, rel_tol=1e-5):
+        raise Wrong(f"scale should be {meaning} = {expected:.6g}, but it is {scale:.6g}")
+
+
+def judge_rounding(q: np.ndarray, scale: float, x: np.ndarray, num_bits: int, most: float = 0.5) -> None:
+    """Every value comes back within `most` steps: half a step for rounding to the nearest.
+
+    Beyond it, what float32 loses: x / scale is off by two roundings of 2^-24, which is up to 2^-23 * quant_max steps.
+    """
+    steps = np.abs(x.astype(np.float64) / scale - q)
+    worst = np.unravel_index(np.argmax(steps), steps.shape)
+    if steps[worst] > most + 2.0**-22 * Scheme(num_bits).quant_max:
+        where = ", ".join(str(int(i)) for i in worst)
+        raise Wrong(
+            f"x[{where}] = {x[worst]:.6g} is {x[worst] / scale:.4g} steps of scale, "
+            f"but its code is {q[worst]}: off by {steps[worst]:.3g} steps, where at most {most:g} is lost"
+        )
+
+
+def wrapping(steps: np.ndarray, dtype: type) -> np.ndarray:
+    """What a cast without a clamp does to integers that do not fit: they wrap around."""
+    return np.asarray(steps).astype(np.int64).astype(dtype) if np.isfinite(steps).all() else steps.astype(dtype)

@@ -1,0 +1,105 @@
+"""What explorers of values have in common: a tensor made flat, its histogram, its noise, decibels in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from labutils.affine import real_array
+from labutils.checks.contract import read_quantized
+from labutils.checks.engine import Wrong
+from labutils.explore.explorer import ask
+from labutils.scheme import MAX_BITS
+
+SAMPLE = 2**14  # values on which curves over many settings are measured; readouts always use every value
+BINS = 121
+
+
+def flat_values(x: Any) -> np.ndarray:
+    """`x` as a flat float array for drawing; raises for what cannot be quantized."""
+    _, x = real_array(x)
+    values = np.asarray(x.cpu() if array_api_compat.is_torch_array(x) else x)
+    values = values.reshape(-1).astype(np.float64 if values.dtype == np.float64 else np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("x must be finite, but holds NaN or Inf")
+    if values.size < 2 or not values.any():
+        raise ValueError(f"x needs at least two values that are not all zero, got shape {tuple(x.shape)}")
+    return values
+
+
+def sample_of(values: np.ndarray) -> np.ndarray:
+    """At most SAMPLE of the values, evenly taken, the largest magnitude among them, so that the scale is the same."""
+    if values.size <= SAMPLE:
+        return values
+    taken = values[:: math.ceil(values.size / (SAMPLE - 1))]
+    return np.append(taken, values[np.argmax(np.abs(values))])
+
+
+def quantized(quantize: Callable, x: np.ndarray, *args: Any) -> tuple[np.ndarray, float]:
+    """Codes and scale from a learner's function, or Wrong where they could not be drawn."""
+    answer = ask(quantize, read_quantized, x, *args)
+    q, scale = answer["q"], answer["scale"]
+    if q.shape != x.shape:
+        raise Wrong(f"q has shape {q.shape}, but x has {x.shape}")
+    if not math.isfinite(scale) or scale <= 0:
+        raise Wrong(f"scale is {scale:g}, and should be a positive number")
+    if not np.isfinite(q).all():
+        raise Wrong("q holds NaN or Inf")
+    if np.abs(q[[np.argmin(q), np.argmax(q)]].astype(np.float64)).max() > 2**MAX_BITS:
+        raise Wrong(f"q reaches from {q.min():g} to {q.max():g}: those are not codes")
+    return q, scale
+
+
+def error_in_steps(x: np.ndarray, q: np.ndarray, scale: float) -> np.ndarray:
+    """x / scale - q, in the dtype of x: a float64 copy of a large tensor would cost a frame.
+
+    In steps rather than in units of x, so that squares neither overflow nor vanish.
+    """
+    error = np.divide(x, scale, dtype=x.dtype)
+    return np.subtract(error, q, out=error, casting="same_kind")
+
+
+def mean_squared(steps: np.ndarray, scale: float) -> float:
+    return float(np.dot(steps, steps)) / steps.size * scale**2
+
+
+def noise_of(x: np.ndarray, q: np.ndarray, scale: float) -> float:
+    """The mean squared error of codes, in squared units of x."""
+    return mean_squared(error_in_steps(x, q, scale), scale)
+
+
+def decibels(power: float, noise: float) -> float:
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(power / noise) if math.isfinite(noise) else -math.inf
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Densities of the values, which no slider changes."""
+
+    values: np.ndarray
+    edges: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray, reach: float) -> Histogram:
+        values, edges = np.histogram(x, BINS, range=(-reach, reach))
+        return cls(values / (x.size * (edges[1] - edges[0])), edges)
+
+
+def value_axes(axes: Any, reach: float, peak: float) -> None:
+    axes.set(xlim=(-1.08 * reach, 1.08 * reach), ylim=(0, 1.2 * peak), xlabel="value", ylabel="density")
+    axes.grid(False)
+
+
+def db(value: float) -> str:
+    return f"{value:.1f} dB" if math.isfinite(value) else "no error" if value > 0 else "no signal"
+
+
+def short(value: float) -> str:
+    return f"{value:.3g}"

@@ -1,0 +1,245 @@
+"""Build the course: lessons/*.py -> notebooks/*.ipynb (for students) and solutions/*.ipynb (executed, with outputs).
+
+    python tools/build_course.py            build everything
+    python tools/build_course.py 01         build the lessons whose names begin with 01
+    python tools/build_course.py --check    build nothing; exit 1 and list what is stale
+
+A lesson is a jupytext py:percent file. What can be derived is not written in it: links and the Colab cell come from the
+lesson's name and pyproject.toml, nbgrader's metadata from the solution markers and the table of exercises, cell ids
+from the cells' text. Building twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell
+from tqdm import tqdm
+
+from labutils.checks import EXERCISES
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+PREDICT = re.compile(r"^predict\(", re.MULTILINE)
+CHECK = re.compile(r"check\((\w+)\)")
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("only", nargs="*", help="beginnings of lesson names, such as 01; all by default")
+    parser.add_argument("--check", action="store_true", help="exit 1 and list what is stale; write nothing")
+    parser.add_argument("--out", type=Path, default=ROOT, help="where notebooks/ and solutions/ are written")
+    options = parser.parse_args()
+    if options.check:
+        stale = find_stale(ROOT)
+        print("\n".join(stale) or "notebooks/ and solutions/ are in step with lessons/")
+        return 1 if stale else 0
+    chosen = [path for path in lessons() if path.stem.startswith(tuple(options.only) or "")]
+    if not chosen:
+        parser.error(f"no lesson begins with {' or '.join(options.only)}")
+    for path in tqdm(chosen, desc="lessons"):
+        lesson = read(path)
+        write(student_version(lesson), options.out / "notebooks" / f"{path.stem}.ipynb")
+        write(executed(lesson), options.out / "solutions" / f"{path.stem}.ipynb")
+    return 0
+
+
+def lessons() -> list[Path]:
+    return sorted((ROOT / "lessons").glob("[0-9][0-9]_*.py"))
+
+
+def read(path: Path) -> NotebookNode:
+    """A lesson as a notebook with its solutions, links, metadata and stable ids, not yet executed."""
+    notebook = jupytext.read(path, fmt="py:percent")
+    notebook.metadata = nbformat.from_dict(KERNEL)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    title, *rest = notebook.cells
+    notebook.cells = [title, new_markdown_cell(links(path)), new_code_cell(setup()), *rest]
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        grade(cell, path)
+        fold_answer(cell)
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+    return notebook
+
+
+def source_url() -> str:
+    """The one address of the project, [project.urls] Source in pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Source"]
+
+
+def links(path: Path) -> str:
+    """The Colab badge, and the lessons before and after."""
+    repository = source_url().removeprefix("https://github.com/")
+    colab = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{path.stem}.ipynb"
+    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})"
+    every = lessons()
+    place = every.index(path)
+    around = [badge]
+    if place > 0:
+        around.append(f"← [{heading(every[place - 1])}]({every[place - 1].stem}.ipynb)")
+    if place + 1 < len(every):
+        around.append(f"[{heading(every[place + 1])}]({every[place + 1].stem}.ipynb) →")
+    return " &nbsp; ".join(around)
+
+
+def heading(path: Path) -> str:
+    """The title of a lesson: its first line that begins with '# # '."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next(line.removeprefix("# # ") for line in lines if line.startswith("# # "))
+
+
+def setup() -> str:
+    return (
+        "# On Colab this installs the course's package; where it is installed already, it does nothing.\n"
+        "import importlib.util\n\n"
+        'if importlib.util.find_spec("labutils") is None:\n'
+        f'    %pip install -q "quantization-labs @ git+{source_url()}"'
+    )
+
+
+def grade(cell: NotebookNode, path: Path) -> None:
+    """Give a cell nbgrader's metadata: solution cells by their markers, graded cells by their `check(...)`."""
+    if cell.cell_type != "code":
+        return
+    name = points = None
+    if BEGIN in cell.source:
+        name = re.search(r"^(?:def|class) (\w+)", cell.source, re.MULTILINE)
+        if not name:
+            raise SystemExit(f"{path.name}: a solution cell defines no function or class:\n{cell.source}")
+        name = name.group(1)
+    elif checked := CHECK.fullmatch(cell.source.strip()):
+        if checked.group(1) not in EXERCISES:
+            raise SystemExit(f"{path.name}: check({checked.group(1)}), but there is no such exercise")
+        name, points = f"check_{checked.group(1)}", EXERCISES[checked.group(1)].points
+    if name:
+        graded = points is not None
+        cell.metadata.nbgrader = {
+            "grade": graded, "grade_id": name, "locked": graded, "schema_version": 3, "solution": not graded,
+            "task": False,
+        } | ({"points": points} if graded else {})  # fmt: skip
+
+
+def fold_answer(cell: NotebookNode) -> None:
+    """Fold the code of a prediction, in JupyterLab and in Colab: it holds the answer."""
+    if cell.cell_type == "code" and PREDICT.search(cell.source):
+        cell.source = f"# @title Guess first: this cell holds the answer\n{cell.source}"
+        cell.metadata.update({"jupyter": {"source_hidden": True}, "cellView": "form"})
+
+
+def student_version(lesson: NotebookNode) -> NotebookNode:
+    """The lesson with nbgrader's stub in place of every solution, and nothing executed."""
+    from nbgrader.preprocessors import ClearSolutions
+
+    notebook, _ = ClearSolutions().preprocess(copy.deepcopy(lesson), {})
+    residue = [cell.source for cell in notebook.cells if "SOLUTION" in cell.source]
+    if residue:
+        raise SystemExit(f"a marker is left in the student's version:\n{residue[0]}")
+    return notebook
+
+
+def executed(lesson: NotebookNode) -> NotebookNode:
+    """The lesson run from top to bottom; explorers keep their picture and lose the widget that needs a kernel."""
+    from nbclient import NotebookClient
+
+    notebook = copy.deepcopy(lesson)
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["LABUTILS_PROGRESS"] = str(Path(scratch) / "progress.json")
+        NotebookClient(
+            notebook,
+            timeout=600,
+            kernel_name="python3",
+            record_timing=False,
+            store_widget_state=False,
+            resources={"metadata": {"path": scratch}},
+        ).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                raise SystemExit(f"a solution cell writes to stderr:\n{cell.source}\n\n{output.text}")
+            output.get("data", {}).pop(WIDGET_VIEW, None)
+        if cell.cell_type == "code":
+            varies = "nbval-ignore-output" in cell.metadata.get("tags", [])  # from machine to machine: not stored
+            cell.outputs = [] if varies else joined(cell.outputs)
+    notebook.metadata = nbformat.from_dict(KERNEL)
+    return notebook
+
+
+def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Printed text in one piece: how a kernel cuts it up depends on the machine's mood."""
+    kept: list[NotebookNode] = []
+    for output in outputs:
+        if kept and output.output_type == "stream" and kept[-1].get("name") == output.name:
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
+
+
+def write(notebook: NotebookNode, path: Path) -> None:
+    nbformat.validate(notebook)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text_of(notebook), encoding="utf-8")
+
+
+def text_of(notebook: NotebookNode) -> str:
+    return nbformat.writes(notebook, indent=1, sort_keys=True).rstrip("\n") + "\n"
+
+
+def find_stale(root: Path) -> list[str]:
+    """What is not in step: built files that differ from their lesson, that are missing, or that have none.
+
+    A solution counts by its cells; that its outputs still hold is for nbval to say.
+    """
+    stale = []
+    built = {kind: {p.stem for p in (root / kind).glob("*.ipynb")} for kind in ("notebooks", "solutions")}
+    names = {path.stem for path in lessons()}
+    for kind, stems in built.items():
+        stale += [f"{kind}/{stem}.ipynb: no lesson of this name" for stem in sorted(stems - names)]
+        stale += [f"{kind}/{stem}.ipynb: not built" for stem in sorted(names - stems)]
+    for path in lessons():
+        lesson = read(path)
+        if path.stem in built["notebooks"]:
+            file = root / "notebooks" / f"{path.stem}.ipynb"
+            if file.read_text(encoding="utf-8") != text_of(student_version(lesson)):
+                stale.append(f"notebooks/{path.stem}.ipynb: differs from its lesson; run make build")
+        if path.stem in built["solutions"]:
+            solution = nbformat.read(root / "solutions" / f"{path.stem}.ipynb", as_version=4)
+            if text_of(without_outputs(solution)) != text_of(lesson):
+                stale.append(f"solutions/{path.stem}.ipynb: differs from its lesson; run make build")
+    return stale
+
+
+def without_outputs(notebook: NotebookNode) -> NotebookNode:
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+if __name__ == "__main__":
+    sys.exit(main())
