@@ -1,0 +1,58 @@
+# Each target makes .venv and installs what it needs, once: a stamp file (.venv/.lab, .venv/.test, ...) is as old as
+# the last installation of that extra, and only a newer pyproject.toml or constraints.txt asks for another.
+
+PYTHON ?= python3
+WORKERS ?= 2
+LAB_ARGS ?=
+
+# As in an activated environment, so that notebooks and tests find its jupyter, nbgrader and python.
+RUN = PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv"
+
+.PHONY: help lab test build bench lint clean
+
+help:
+	@echo "make lab     open JupyterLab on the first notebook (LAB_ARGS=\"--no-browser --port=8899\" is passed on)"
+	@echo "make test    run every test, and compare the solutions with what they compute now"
+	@echo "make build   make notebooks/ and solutions/ from lessons/"
+	@echo "make bench   time and memory beside torch and torchao"
+	@echo "make lint    check style, and that notebooks/ and solutions/ are up to date"
+	@echo "make clean   remove .venv and caches"
+
+# In a container one is often root, and Jupyter then wants to be told that this is meant.
+lab: .venv/.lab
+	@if [ "$$(id -u)" = 0 ]; then root=--allow-root; else root=; fi; export $(RUN); \
+	exec jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" \
+		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
+
+# Both halves run, whatever the first says.
+test: .venv/.test
+	@status=0; export $(RUN); \
+	python -m pytest -n $(WORKERS) --dist loadscope tests/ || status=1; \
+	python -m pytest -n $(WORKERS) --dist loadscope --nbval --nbval-current-env solutions/ || status=1; \
+	exit $$status
+
+build: .venv/.author
+	$(RUN) python tools/build_course.py
+
+bench: .venv/.bench
+	@$(RUN) python -m benchmarks
+
+lint: .venv/.test
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) python tools/build_course.py --check
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.lab .venv/.author .venv/.test .venv/.bench: .venv/.%: pyproject.toml constraints.txt | .venv/bin/pip
+	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	@touch $@
+
+# Debian and Ubuntu ship Python without what makes an environment: then venv leaves a python behind, but no pip.
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed. Name one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+		{ echo "No environment could be made. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }

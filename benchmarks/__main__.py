@@ -1,0 +1,35 @@
+"""Run everything and print the tables. One thread, so that what is compared is the code and not the scheduling."""
+
+import os
+
+for pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[pool] = "1"  # before NumPy and torch are imported
+
+import sys
+
+import torch
+from tqdm import tqdm
+
+from benchmarks import explorer, imports, memory, quantize
+from benchmarks.tables import machine, markdown
+
+
+def progress(rounds, title):
+    return tqdm(rounds, title, file=sys.stderr)
+
+
+def main():
+    torch.set_num_threads(1)
+    sections = [
+        ("What it costs to import", imports.table(progress=progress)),
+        ("One explorer update, a million values", explorer.table(progress=progress)),
+        *quantize.tables(progress=progress),
+        ("Peak memory beyond the input, choose + quantize + dequantize", memory.table(progress=progress)),
+    ]
+    print(machine())
+    for title, rows in sections:
+        print(f"\n## {title}\n\n{markdown(rows)}")
+
+
+if __name__ == "__main__":
+    main()

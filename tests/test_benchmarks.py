@@ -1,0 +1,89 @@
+"""The benchmarks run, compare like with like, and count right. What they measure is not tested: machines differ."""
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torchao")
+torch = pytest.importorskip("torch")
+
+from benchmarks import explorer, imports, memory, quantize, tables  # noqa: E402
+from benchmarks.candidates import CANDIDATES, GRANULARITIES, run  # noqa: E402
+
+
+@pytest.mark.parametrize("name", GRANULARITIES)
+def test_candidates_reconstruct_alike(name):
+    x = torch.randn(256, 384, generator=torch.Generator().manual_seed(1))
+    candidates = {who: make(GRANULARITIES[name], x.shape) for who, make in CANDIDATES.items()}
+    assert quantize.disagreement(candidates, x, GRANULARITIES[name]) <= 1.001
+
+
+def test_a_candidate_that_computes_something_else_is_refused():
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
+    coarse = {"choose": lambda x, _: x.abs().max() / 7, "round": lambda x, scale: (x / scale).round() * scale}
+    with pytest.raises(AssertionError, match="different things"):
+        quantize.disagreement({"coarse": coarse}, x, GRANULARITIES["per tensor"])
+
+
+def test_every_step_of_every_candidate_is_run_and_nothing_changes_the_input():
+    x = torch.randn(64, 128)
+    before = x.clone()
+    for make in CANDIDATES.values():
+        assert run(make(GRANULARITIES["groups of 32"], x.shape), x).shape == x.shape
+    assert torch.equal(x, before)
+
+
+def test_quantize_tables_have_a_row_for_each_granularity_and_phase():
+    (_, whole), (_, phases) = quantize.tables(side=128, repeats=2)
+    assert [row["granularity"] for row in whole] == list(GRANULARITIES)
+    assert len(phases) == len(GRANULARITIES) * len(quantize.PHASES)
+    for row in whole:
+        assert all(row[who] > 0 for who in CANDIDATES)
+        assert row["torchao / labutils"] == pytest.approx(row["torchao"] / row["labutils"])
+    dequantizing = next(row for row in phases if row["phase"] == "dequantize")
+    assert math.isnan(dequantizing["torch"]), "torch's fake-quantize makes no codes to dequantize"
+
+
+def test_peak_memory_counts_what_is_held_and_forgets_the_process_that_asks():
+    ballast = np.ones(2**24)  # 128 MiB here must not hide what is measured there
+    mib = memory.peak_beyond_input("labutils", "per tensor", side=2048) / memory.MIB
+    assert 19 < mib < 40, "the reconstruction takes 16 MiB and the codes 4"
+    assert ballast.nbytes == 2**27
+
+
+def test_every_explorer_update_computes_anew():
+    rows = explorer.table(size=1000, repeats=1)
+    assert [(row["explorer"], row["control"]) for row in rows] == [
+        ("explore_bits", "num_bits"),
+        ("explore_bits", "outlier"),
+        ("explore_clipping", "num_bits"),
+        ("explore_clipping", "clip"),
+    ]
+    assert all(row["p95 ms"] >= row["median ms"] > 0 for row in rows)
+
+
+def test_setting_a_control_to_the_value_it_has_is_still_an_update():
+    seen = []
+    explore = explorer.explore_bits(np.linspace(-1, 1, 100, dtype=np.float32))
+    control = explore.controls["num_bits"]
+    explore.picture.observe(lambda change: seen.append(control.value), names="value")
+    explorer.update(control, control.value)
+    assert seen[-1] == control.value
+    assert len(seen) == 2
+
+
+def test_import_labutils_is_light():
+    light, numpy = imports.table(statements=("import labutils", "import numpy"), repeats=1)
+    assert light["loads"].startswith("none of")
+    assert numpy["loads"] == "numpy"
+
+
+def test_a_table_is_markdown():
+    rows = [{"what": "a", "ms": 1.234}, {"what": "b", "ms": float("nan")}]
+    assert tables.markdown(rows).splitlines() == ["| what | ms |", "|---|---:|", "| a | 1.23 |", "| b | - |"]
+
+
+def test_a_ratio_to_nothing_is_no_number():
+    assert tables.ratio(3.0, 2.0) == 1.5
+    assert math.isnan(tables.ratio(3.0, 0.0))

@@ -1,0 +1,167 @@
+"""What is installed is said once: pip, conda, the constraints, make and CI agree."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # where conda-forge's name is another
+FROM_PIP = {"playwright"}  # conda-forge's package of that name is not the Python one on every platform
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def requirements(lines):
+    """name -> version bounds, with `quantization-labs[extra]` replaced by what the extra holds."""
+    found = {}
+    for requirement in map(Requirement, lines):
+        if requirement.name == PROJECT["name"]:
+            for extra in requirement.extras:
+                found |= requirements(EXTRAS[extra])
+        else:
+            found[canonicalize_name(requirement.name)] = requirement.specifier
+    return found
+
+
+BASE = requirements(PROJECT["dependencies"])
+EVERYTHING = BASE | requirements(line for lines in EXTRAS.values() for line in lines)
+PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+
+
+def test_conda_installs_what_pip_does():
+    *conda, pip_section = CONDA["dependencies"]
+    by_conda = requirements(line for line in conda if not re.match(r"(python|pip)\b", line))
+    by_pip = requirements(line for line in pip_section["pip"] if line != "-e .")
+    expected = BASE | requirements(EXTRAS["test"])
+    assert by_pip == {name: bounds for name, bounds in expected.items() if name in FROM_PIP}
+    assert by_conda == {
+        CONDA_NAMES.get(name, name): bounds for name, bounds in expected.items() if name not in FROM_PIP
+    }
+
+
+def test_conda_has_the_name_the_python_and_the_package_of_the_project():
+    assert CONDA["name"] == PROJECT["name"]
+    assert f"python{PROJECT['requires-python']}" in CONDA["dependencies"]
+    assert "-e ." in CONDA["dependencies"][-1]["pip"]
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_every_direct_dependency_is_pinned_within_its_bounds(name):
+    (pin,) = (pin for pin in PINS if canonicalize_name(pin.name) == name)
+    (version,) = pin.specifier
+    assert version.operator == "=="
+    assert version.version in EVERYTHING[name]
+
+
+def test_constraints_are_exact_sorted_and_name_nothing_twice():
+    assert all([bounds.operator for bounds in pin.specifier] == ["=="] for pin in PINS)
+    names = [canonicalize_name(pin.name) for pin in PINS]
+    assert len(set(names)) == len(names)
+    assert names == sorted(names)
+
+
+def test_torch_is_pinned_without_a_build():
+    assert "torch==2.13.0" in map(str, PINS), "with +cpu only one platform could install it"
+
+
+@pytest.mark.parametrize("heavy", ["torch", "torchao", "jupyterlab", "notebook", "nbgrader"])
+def test_the_base_leaves_colab_its_own(heavy):
+    assert heavy not in BASE
+
+
+def test_all_that_labutils_imports_is_in_the_base_but_torch():
+    imported = set().union(*map(imports_of, (ROOT / "labutils").rglob("*.py")))
+    packages = {"IPython": "ipython", "PIL": "pillow", "sklearn": "scikit-learn"}
+    third_party = imported - set(sys.stdlib_module_names) - {"labutils"}
+    names = {canonicalize_name(packages.get(name, name)) for name in third_party}
+    assert names - {"torch"} <= set(BASE)
+
+
+def test_the_wheel_would_ship_the_network():
+    assert (ROOT / "labutils" / "data" / "digits_network.safetensors").exists()
+    ignored = (ROOT / ".gitignore").read_text()
+    assert "safetensors" not in ignored, "hatchling leaves out what git ignores"
+
+
+MAKE = shutil.which("make")
+
+
+@pytest.mark.skipif(MAKE is None, reason="make is not installed")
+@pytest.mark.parametrize("target", ["lab", "test", "build", "bench", "lint"])
+def test_make_installs_an_extra_under_the_constraints_and_then_runs(target, tmp_path):
+    asked = dry_run(target, tmp_path)
+    (extra,) = re.findall(r'pip install .*-c constraints\.txt -e "\.\[(\w+)\]"', asked)
+    assert extra in EXTRAS
+    make_stamps(tmp_path)
+    assert "pip install" not in dry_run(target, tmp_path), "a second call has nothing to install"
+
+
+@pytest.mark.skipif(MAKE is None, reason="make is not installed")
+@pytest.mark.parametrize("changed", ["pyproject.toml", "constraints.txt"])
+def test_make_installs_again_when_what_is_needed_changes(changed, tmp_path):
+    dry_run("lab", tmp_path)
+    make_stamps(tmp_path)
+    newer = (tmp_path / ".venv" / ".lab").stat().st_mtime + 10
+    os.utime(tmp_path / changed, (newer, newer))
+    assert "pip install" in dry_run("lab", tmp_path)
+
+
+def test_ci_and_the_workflow_call_the_same_make_targets():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    job = workflow["jobs"]["test"]
+    assert job["steps"][-1] == {"run": "bash .ci/run"}
+    assert len(job["strategy"]["matrix"]["python"]) == 2
+    assert "for target in lint test" in (ROOT / ".ci" / "run").read_text()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_readme_names_only_make_targets_and_extras_that_exist():
+    readme = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    code = "\n".join(re.findall(r"`[^`]+`", readme))  # spans and blocks
+    named = set(re.findall(r"\bmake ([a-z]+)\b", code))
+    assert {"lab", "test"} <= named <= targets
+    assert set(re.findall(rf"{PROJECT['name']}\[(\w+)", readme)) | set(re.findall(r"\.\[(\w+)\]", code)) <= set(EXTRAS)
+
+
+def imports_of(path):
+    """Top-level names of the packages that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def dry_run(target, folder):
+    """What `make target` would do in a checkout without .venv, or with the one already in `folder`."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        if not (folder / name).exists():
+            shutil.copy(ROOT / name, folder / name)
+    command = [MAKE, "--dry-run", "--no-print-directory", target]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def make_stamps(folder):
+    """As if everything had been installed just now."""
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for path in ("bin/pip", *(f".{extra}" for extra in EXTRAS)):
+        (folder / ".venv" / path).touch()
