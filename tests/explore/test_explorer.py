@@ -1,0 +1,276 @@
+"""A slider shows what the function under it does, and outlives whatever that function does."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labutils import explore_bits, explore_clipping, explore_digit, theory
+from labutils.answers import quantize_clipped, quantize_symmetric
+
+WEIGHTS = np.random.default_rng(0).normal(size=4000).astype(np.float32)
+
+EXPLORERS = {
+    "bits": lambda: explore_bits(WEIGHTS),
+    "clipping": lambda: explore_clipping(WEIGHTS),
+    "digit": lambda: explore_digit(7),
+}
+
+
+@pytest.fixture(params=EXPLORERS, scope="module")
+def explorer(request):
+    return EXPLORERS[request.param]()
+
+
+def image_of(explorer):
+    return np.asarray(Image.open(io.BytesIO(explorer.picture.value)))
+
+
+def test_every_control_moves_picture_readout_and_result(explorer):
+    for name, control in explorer.controls.items():
+        before = explorer.picture.value, explorer.readout.value, explorer.result
+        control.value = control.min if control.value != control.min else control.max
+        assert explorer.picture.value != before[0], name
+        assert explorer.readout.value != before[1], name
+        assert explorer.result != before[2], name
+
+
+def test_a_picture_depends_on_the_state_alone(explorer):
+    control = explorer.controls["num_bits"]
+    control.value = 3
+    first = explorer.picture.value
+    control.value = 8
+    control.value = 3
+    assert explorer.picture.value == first
+
+
+def test_there_are_at_most_three_controls_and_each_has_a_name(explorer):
+    assert 1 <= len(explorer.controls) <= 3
+    assert all(control.description and control.tooltip for control in explorer.controls.values())
+
+
+def test_without_a_kernel_there_is_a_picture_and_a_text(explorer):
+    bundle = explorer._repr_mimebundle_()
+    image = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
+    assert image.width >= 900
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert "0x" not in bundle["text/plain"], "an address would differ from run to run"
+    assert "bits" in bundle["text/plain"]
+
+
+def test_compute_is_pure(explorer):
+    state = explorer.state
+    value = explorer.picture.value
+    first, second = explorer.compute(state), explorer.compute(state)
+    assert explorer.picture.value == value
+    for name in vars(first):
+        assert np.array_equal(getattr(first, name), getattr(second, name)), name
+
+
+# --- explore_bits ---
+
+
+@pytest.mark.parametrize("num_bits", range(2, 9))
+def test_the_readout_is_what_the_function_gives(num_bits):
+    result = explore_bits(WEIGHTS).compute({"num_bits": num_bits, "outlier": 1.0})
+    q, scale = quantize_symmetric(WEIGHTS, num_bits)
+    error = WEIGHTS - q * scale
+    assert result.scale == pytest.approx(float(scale))
+    assert result.codes_used == len(np.unique(q))
+    assert result.mse == pytest.approx(np.mean(error.astype(np.float64) ** 2), rel=1e-4)
+    assert result.max_error <= result.scale / 2 * (1 + 1e-4)
+    assert result.curve_db[num_bits - 2] == pytest.approx(result.sqnr_db, abs=1e-3)
+
+
+def test_measurement_follows_the_law_where_steps_are_small():
+    result = explore_bits(WEIGHTS).compute({"num_bits": 8, "outlier": 1.0})
+    # 4000 squared errors, each with a relative deviation of sqrt(4/5) of its mean: 5 standard errors.
+    assert result.mse == pytest.approx(theory.rounding_noise(result.scale), rel=5 * np.sqrt(0.8 / 4000))
+
+
+def test_blocks_cover_every_value_once():
+    result = explore_bits(WEIGHTS).compute({"num_bits": 4, "outlier": 1.0})
+    assert np.sum(result.density) * result.scale == pytest.approx(1)
+
+
+def test_an_outlier_ten_times_the_peak_costs_20_db():
+    explorer = explore_bits(WEIGHTS)
+    plain, hurt = (explorer.compute({"num_bits": 8, "outlier": outlier}) for outlier in (1.0, 10.0))
+    assert hurt.scale == pytest.approx(10 * plain.scale)
+    assert plain.theory_db - hurt.theory_db == pytest.approx(20)
+    assert plain.sqnr_db - hurt.sqnr_db == pytest.approx(20, abs=0.5)
+
+
+def test_a_large_tensor_is_measured_whole_and_its_curve_on_a_sample_with_the_same_scale():
+    x = np.random.default_rng(1).normal(size=200_000).astype(np.float32)
+    result = explore_bits(x).compute({"num_bits": 4, "outlier": 1.0})
+    q, scale = quantize_symmetric(x, 4)
+    assert result.mse == pytest.approx(float(np.mean((x - q * scale) ** 2)), rel=1e-4)
+    # 16384 of the values: 5 standard errors of a mean square, in decibels.
+    assert result.curve_db[2] == pytest.approx(result.sqnr_db, abs=4.34 * 5 * np.sqrt(2 / 16384))
+
+
+def test_sliders_run_the_function_that_they_were_given():
+    def coarse(x, num_bits=8):
+        return quantize_symmetric(x, 2)
+
+    assert explore_bits(WEIGHTS, quantize=coarse).compute({"num_bits": 8, "outlier": 1.0}).codes_used == 3
+
+
+def test_a_torch_tensor_is_explored_like_an_array():
+    torch = pytest.importorskip("torch")
+    tensor = torch.nn.Parameter(torch.tensor(WEIGHTS))
+    assert repr(explore_bits(tensor)) == repr(explore_bits(WEIGHTS))
+
+
+def test_the_explored_tensor_is_not_changed():
+    x = WEIGHTS.copy()
+    explorer = explore_bits(x)
+    explorer.controls["outlier"].value = 20
+    assert np.array_equal(x, WEIGHTS)
+
+
+# --- explore_clipping ---
+
+
+@pytest.mark.parametrize(("num_bits", "clip"), [(2, 0.3), (4, 0.6), (6, 0.8), (8, 1.0)])
+def test_clipping_is_measured_with_the_function_and_predicted_by_its_parts(num_bits, clip):
+    explorer = explore_clipping(WEIGHTS)
+    result = explorer.compute({"num_bits": num_bits, "clip": clip})
+    reach = float(np.abs(WEIGHTS).max())
+    q, scale = quantize_clipped(WEIGHTS, clip * reach, num_bits)
+    noise = np.mean((WEIGHTS - q * scale).astype(np.float64) ** 2)
+    assert result.sqnr_db == pytest.approx(10 * np.log10(np.mean(WEIGHTS.astype(np.float64) ** 2) / noise), abs=1e-3)
+    assert result.clipped == np.count_nonzero(np.abs(WEIGHTS) > clip * reach)
+    if num_bits >= 6:  # below, the one code beyond -clip and the coarse steps make the sum of the parts a rough guide
+        # 4000 squared errors: 5 standard errors, in decibels.
+        assert result.theory_db == pytest.approx(result.sqnr_db, abs=4.34 * 5 * np.sqrt(0.8 / 4000))
+
+
+def test_clipping_noise_is_exact_at_every_threshold():
+    explorer = explore_clipping(WEIGHTS)
+    power = np.mean(WEIGHTS.astype(np.float64) ** 2)
+    for fraction, noise in zip(explorer.fractions[::10], explorer._clipping[::10], strict=True):
+        clip = fraction * np.abs(WEIGHTS).max()
+        beyond = np.clip(np.abs(WEIGHTS).astype(np.float64) - clip, 0, None)
+        assert noise == pytest.approx(np.mean(beyond**2) / power, rel=1e-6, abs=1e-12)
+
+
+def test_fewer_bits_want_a_tighter_clip():
+    explorer = explore_clipping(WEIGHTS)
+    best = [explorer.compute({"num_bits": bits, "clip": 1.0}).best_clip for bits in range(2, 9)]
+    assert best == sorted(best)
+
+
+# --- whatever the learner's function does ---
+
+
+def undone(x, *args):
+    raise NotImplementedError()
+
+
+def raises(x, *args):
+    raise RuntimeError("oh dear")
+
+
+def endless(x, *args):
+    while True:
+        pass
+
+
+BROKEN = {
+    "undone": (undone, "is not done yet"),
+    "raises": (raises, "raised RuntimeError: oh dear"),
+    "endless": (endless, "no answer within"),
+    "None": (lambda x, *args: None, "returned None"),
+    "one value": (lambda x, *args: x, "expected 2 values"),
+    "a string": (lambda x, *args: ("q", 1.0), "q should be an array"),
+    "a shape": (lambda x, *args: (np.zeros(3, np.int8), 1.0), "q has shape (3,), but x has"),
+    "scale 0": (lambda x, *args: (np.zeros(x.shape, np.int8), 0.0), "scale is 0"),
+    "scale NaN": (lambda x, *args: (np.zeros(x.shape, np.int8), np.nan), "scale is nan"),
+    "codes NaN": (lambda x, *args: (np.full(x.shape, np.nan), 1.0), "q holds NaN or Inf"),
+    "huge codes": (lambda x, *args: (np.full(x.shape, 10**12), 1.0), "those are not codes"),
+    "exits": (lambda x, *args: exit(), "raised SystemExit"),
+}
+
+
+@pytest.mark.parametrize(("broken", "sentence"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("explore", [explore_bits, explore_clipping])
+def test_a_broken_function_is_reported_and_the_slider_lives_on(explore, broken, sentence, monkeypatch):
+    monkeypatch.setattr("labutils.explore.explorer.TIME_LIMIT", 0.2)
+    works = [True]
+
+    def function(x, *args):
+        if works[0]:
+            return (quantize_symmetric if explore is explore_bits else quantize_clipped)(x, *args)
+        return broken(x, *args)
+
+    explorer = explore(WEIGHTS, quantize=function)
+    good = explorer.picture.value
+    works[0] = False
+    explorer.controls["num_bits"].value = 5
+    assert explorer.result is None
+    assert sentence in explorer.readout.value
+    assert explorer.picture.value != good
+    works[0] = True
+    explorer.controls["num_bits"].value = 4
+    assert explorer.picture.value == good
+
+
+def test_a_broken_function_does_not_keep_an_explorer_from_opening():
+    explorer = explore_bits(WEIGHTS, quantize=raises)
+    assert "oh dear" in repr(explorer)
+    assert image_of(explorer).std() > 0, "the original is drawn"
+
+
+def test_codes_left_as_floats_can_be_dragged_all_the_same():
+    def floats(x, num_bits):
+        q, scale = quantize_symmetric(x, num_bits)
+        return q.astype(np.float32), scale
+
+    assert explore_bits(WEIGHTS, quantize=floats).result.codes_used > 1
+
+
+@pytest.mark.parametrize("explore", [explore_bits, explore_clipping])
+@pytest.mark.parametrize(
+    ("x", "error", "sentence"),
+    [
+        (None, TypeError, "got NoneType"),
+        ([1.0, 2.0], TypeError, "got list"),
+        (np.arange(5), TypeError, "got dtype int64"),
+        (np.zeros((0, 3), np.float32), ValueError, "must not be empty"),
+        (np.array([1.0, np.nan]), ValueError, "NaN or Inf"),
+        (np.zeros(5, np.float32), ValueError, "not all zero"),
+        (np.float32(3), ValueError, "at least two values"),
+    ],
+    ids=str,
+)
+def test_a_tensor_that_cannot_be_explored_is_refused(explore, x, error, sentence):
+    with pytest.raises(error, match=sentence):
+        explore(x)
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e30], ids=["tiny", "huge"])
+@pytest.mark.parametrize("explore", [explore_bits, explore_clipping])
+def test_the_unit_of_the_values_does_not_matter(explore, factor):
+    plain, scaled = explore(WEIGHTS), explore(WEIGHTS * np.float32(factor))
+    assert scaled.result.sqnr_db == pytest.approx(plain.result.sqnr_db, abs=0.01)
+
+
+# --- explore_digit ---
+
+
+def test_the_network_reads_less_and_less():
+    explorer = explore_digit(7)
+    eight, two = (explorer.compute({"num_bits": bits}) for bits in (8, 2))
+    assert eight.accuracy > 0.95 > two.accuracy
+    assert len(np.unique(two.image)) <= two.grey_levels == 4
+    assert eight.probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("index", [-1, 540, "0", None, 1.0, True])
+def test_an_index_outside_the_test_set_is_refused(index):
+    with pytest.raises((TypeError, ValueError), match="index"):
+        explore_digit(index)
