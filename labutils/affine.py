@@ -7,6 +7,7 @@ beside the result to a megabyte and spares most of the traffic to main memory.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,11 +60,10 @@ def choose_qparams(x: Array, scheme: Scheme = Scheme()) -> QParams:
     torch array of real floats; ValueError for an empty one, NaN or Inf, or an axis that is not there.
     """
     xp, x = real_array(x)
-    layout = Layout.of(x.shape, scheme.granularity)
+    layout = _layout(x, scheme)
     low, high = _range(xp, x, layout)
-    if not bool(xp.all(xp.isfinite(low) & xp.isfinite(high))):
-        raise ValueError(f"x must be finite, but holds NaN or Inf (shape {tuple(x.shape)}, dtype {x.dtype})")
-    scale, zero_point = _qparams(xp, low * scheme.clip, high * scheme.clip, scheme)
+    _require_finite(xp, low, high, x)
+    scale, zero_point = _qparams(xp, low, high, scheme)
     scale = xp.reshape(scale, layout.scale_shape)
     return scale, 0 if scheme.symmetric else xp.reshape(zero_point, layout.scale_shape)
 
@@ -76,16 +76,17 @@ def quantize(x: Array, scheme: Scheme = Scheme(), qparams: QParams | None = None
 
     `qparams` is what `choose_qparams` returned, for `x` or for other data that stands for it; by default it is chosen
     from `x`. |x - dequantize(q)| <= scale / 2 wherever nothing was clamped. Errors as in `choose_qparams`, and
-    ValueError for a scale that is not positive or of another shape.
+    ValueError for a scale that is not positive, a zero point that is not a code, or another shape.
     """
     xp, x = real_array(x)
-    scale, zero_point = choose_qparams(x, scheme) if qparams is None else _checked_qparams(x, *qparams)
-    layout = Layout.of(x.shape, scheme.granularity)
+    layout = _layout(x, scheme)
+    scale, zero_point = choose_qparams(x, scheme) if qparams is None else _checked_qparams(xp, x, scheme, *qparams)
     scales, zeros = _columns(xp, layout, scale, zero_point, scheme)
     source = layout.view(xp, x)
     codes = xp.empty(layout.rgk, dtype=getattr(xp, scheme.code_dtype), device=array_api_compat.device(x))
     for tile, shared in layout.tiles(_on_cpu(x)):
-        steps = xp.round(xp.astype(source[tile], scale.dtype, copy=False) / scales[shared])
+        with np.errstate(over="ignore"):  # x / scale beyond the largest float saturates like any other
+            steps = xp.round(xp.astype(source[tile], scale.dtype, copy=False) / scales[shared])
         if zeros is not None:
             steps += zeros[shared]
         codes[tile] = xp.astype(xp.clip(steps, scheme.quant_min, scheme.quant_max), codes.dtype)
@@ -98,6 +99,8 @@ def dequantize(quantized: QuantizedArray) -> Array:
     >>> dequantize(quantize(np.array([-1.0, 0.5, 2.54], dtype=np.float32)))
     array([-1.  ,  0.5 ,  2.54], dtype=float32)
     """
+    if not isinstance(quantized, QuantizedArray):
+        raise TypeError(f"quantized must be a QuantizedArray, as `quantize` returns, got {type(quantized).__name__}")
     codes, scale, scheme = quantized.codes, quantized.scale, quantized.scheme
     xp = array_api_compat.array_namespace(codes)
     layout = Layout.of(codes.shape, scheme.granularity)
@@ -135,17 +138,46 @@ def real_array(x: object, name: str = "x") -> tuple[Any, Array]:
     Traceback (most recent call last):
     TypeError: x must be a NumPy array or a torch tensor, got list
     """
+    xp, x = _array(x, name)
+    if str(x.dtype).removeprefix("torch.") not in ("float16", "bfloat16", "float32", "float64"):
+        raise TypeError(f"{name} must hold floats (float16, bfloat16, float32 or float64), got dtype {x.dtype}")
+    return xp, x
+
+
+def code_array(q: object, name: str = "q") -> tuple[Any, Array]:
+    """Return `(namespace, q)` for a non-empty NumPy or torch array of integers, else raise what came and what not.
+
+    >>> code_array(np.array([0.5, 1.0]))
+    Traceback (most recent call last):
+    TypeError: q must hold integer codes, got dtype float64
+    """
+    xp, q = _array(q, name)
+    if not xp.isdtype(q.dtype, "integral"):
+        raise TypeError(f"{name} must hold integer codes, got dtype {q.dtype}")
+    return xp, q
+
+
+def _array(x: object, name: str) -> tuple[Any, Array]:
     if not isinstance(x, (np.ndarray, np.generic)) and not array_api_compat.is_torch_array(x):
         raise TypeError(f"{name} must be a NumPy array or a torch tensor, got {type(x).__name__}")
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: its mask would be lost; pass x.filled(...) or x.compressed()")
     x = x.detach() if array_api_compat.is_torch_array(x) else np.asarray(x)
-    xp = array_api_compat.array_namespace(x)
-    if str(x.dtype).removeprefix("torch.") not in ("float16", "bfloat16", "float32", "float64"):
-        raise TypeError(f"{name} must hold floats (float16, bfloat16, float32 or float64), got dtype {x.dtype}")
     if 0 in x.shape:
         raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
-    return xp, x
+    return array_api_compat.array_namespace(x), x
+
+
+def _layout(x: Array, scheme: Scheme) -> Layout:
+    if not isinstance(scheme, Scheme):
+        raise TypeError(f"scheme must be a Scheme, such as Scheme(num_bits=4), got {scheme!r}")
+    return Layout.of(x.shape, scheme.granularity)
+
+
+def _require_finite(xp: Any, low: Array, high: Array, x: Array) -> None:
+    """Raise unless the extremes of `x` are finite: NaN and Inf both show in them."""
+    if not bool(xp.all(xp.isfinite(low) & xp.isfinite(high))):
+        raise ValueError(f"x must be finite, but holds NaN or Inf (shape {tuple(x.shape)}, dtype {x.dtype})")
 
 
 def _on_cpu(x: Array) -> bool:
@@ -167,24 +199,41 @@ def _range(xp: Any, x: Array, layout: Layout) -> tuple[Array, Array]:
 
 
 def _qparams(xp: Any, low: Array, high: Array, scheme: Scheme) -> QParams:
-    """Scale and zero point for the range [low, high], which includes 0."""
+    """Scale and zero point for the range [low, high], which includes 0, times `scheme.clip`."""
+    silent = (low == 0) & (high == 0)
+    low, high = low * scheme.clip, high * scheme.clip
     levels = scheme.quant_max if scheme.symmetric else scheme.quant_max - scheme.quant_min
     # Divided before it is subtracted: high - low overflows for values near the largest float.
     scale = xp.maximum(high, -low) / levels if scheme.symmetric else high / levels - low / levels
     # Below the normal numbers the quotient may have been rounded down, even to 0: one step up keeps the range covered.
     info = xp.finfo(scale.dtype)
-    scale = scale + (scale < info.smallest_normal) * (float(info.smallest_normal) * float(info.eps))
-    scale = xp.where((low == 0) & (high == 0), xp.ones_like(scale), scale)
+    smallest = float(info.smallest_normal) * float(info.eps)
+    scale = xp.where(scale < info.smallest_normal, scale + smallest, scale)
+    scale = xp.where(silent, xp.ones_like(scale), scale)
     return scale, xp.astype(xp.round(-low / scale), xp.int32)
 
 
-def _checked_qparams(x: Array, scale: Array, zero_point: Array | int) -> QParams:
-    xp, scale = real_array(scale, "scale")
-    if not bool(xp.all(xp.isfinite(scale) & (scale > 0))):
-        raise ValueError("scale must be positive and finite everywhere")
-    if array_api_compat.is_torch_array(scale) != array_api_compat.is_torch_array(x):
+def _checked_qparams(xp: Any, x: Array, scheme: Scheme, scale: Array, zero_point: Array | int) -> QParams:
+    """`scale` in the working dtype and `zero_point` as int32, for an `x` whose range was not looked at."""
+    _require_finite(xp, xp.min(x), xp.max(x), x)
+    library, scale = real_array(scale, "scale")
+    if library is not xp:
         raise TypeError(f"scale and x must come from one library, got {type(scale)} and {type(x)}")
-    return scale, zero_point
+    least, most = float(xp.min(scale)), float(xp.max(scale))
+    if not 0 < least <= most < math.inf:
+        raise ValueError(f"scale must be positive and finite everywhere, got values from {least} to {most}")
+    scale = xp.astype(scale, xp.result_type(x.dtype, scale.dtype, xp.float32))
+    if scheme.symmetric:
+        if not isinstance(zero_point, int) or zero_point != 0:
+            raise ValueError(f"zero_point of a symmetric scheme must be the int 0, got {zero_point!r}")
+        return scale, 0
+    library, zero_point = code_array(zero_point, "zero_point")
+    if library is not xp:
+        raise TypeError(f"zero_point and x must come from one library, got {type(zero_point)} and {type(x)}")
+    least, most = int(xp.min(zero_point)), int(xp.max(zero_point))
+    if not scheme.quant_min <= least <= most <= scheme.quant_max:
+        raise ValueError(f"zero_point must be a code, {scheme.quant_min} to {scheme.quant_max}, got {least} to {most}")
+    return scale, xp.astype(zero_point, xp.int32)
 
 
 def _columns(xp: Any, layout: Layout, scale: Array, zero_point: Array | int, scheme: Scheme) -> tuple[Array, Any]:

@@ -94,3 +94,6 @@ class _Printed(io.StringIO):
         if room > 0:
             super().write(text[:room])
         return len(text)
+
+    def close(self) -> None:
+        """Stay open: what was printed is read after the call."""

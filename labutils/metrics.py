@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import array_api_compat
-
-from labutils.affine import real_array
+from labutils.affine import code_array, real_array
 from labutils.layout import TILE
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
@@ -33,14 +31,15 @@ def quantization_error(original: Array, quantized: Array, dequantized: Array) ->
     xp, original, dequantized, unit = _pair(original, dequantized)
     count = math.prod(original.shape)
     total = power = squares = absolutes = largest = spread = 0.0
+    first = float(original[0]) / unit  # the variance is taken about it: for a constant it is exactly 0
     for x, e in _pieces(xp, original, dequantized, unit):
-        total += float(xp.sum(x))
+        total += float(xp.sum(x - first))
         power += float(xp.sum(x * x))
         squares += float(xp.sum(e * e))
         absolutes += float(xp.sum(xp.abs(e)))
         largest = max(largest, float(xp.max(xp.abs(e))))
     for x, _ in _pieces(xp, original, dequantized, unit):
-        spread += float(xp.sum((x - total / count) ** 2))
+        spread += float(xp.sum((x - first - total / count) ** 2))
     return {
         "mse": squares / count * unit * unit,
         "mae": absolutes / count * unit,
@@ -86,7 +85,7 @@ def _pair(original: Array, dequantized: Array) -> tuple[Any, Array, Array, float
         if not math.isfinite(largest):
             raise ValueError(f"{name} must be finite, but holds NaN or Inf (shape {tuple(array.shape)})")
         peak = max(peak, largest)
-    unit = math.ldexp(1.0, max(math.frexp(peak)[1], -1022))
+    unit = math.ldexp(1.0, min(max(math.frexp(peak)[1], -1022), 1023))
     return xp, xp.reshape(original, (-1,)), xp.reshape(dequantized, (-1,)), unit
 
 
@@ -104,11 +103,7 @@ def _decibels(power: float, noise: float) -> float:
 
 
 def _codes_used(quantized: Array, shape: tuple[int, ...]) -> int:
-    if not array_api_compat.is_array_api_obj(quantized):
-        raise TypeError(f"quantized must be a NumPy array or a torch tensor, got {type(quantized).__name__}")
-    xp = array_api_compat.array_namespace(quantized)
-    if not xp.isdtype(quantized.dtype, "integral"):
-        raise TypeError(f"quantized must hold integer codes, got dtype {quantized.dtype}")
+    xp, quantized = code_array(quantized, "quantized")
     if math.prod(quantized.shape) != math.prod(shape):
         raise ValueError(f"quantized must have as many elements as original, {math.prod(shape)}, got {quantized.shape}")
     codes = xp.astype(xp.reshape(quantized, (-1,)), xp.int64)

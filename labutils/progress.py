@@ -5,8 +5,10 @@ The file is a convenience and never a trap: deleted, damaged or not writable, th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import threading
 import warnings
 from pathlib import Path
 
@@ -50,15 +52,21 @@ def record(name: str) -> None:
     file, names = path(), passed()
     if name in names:
         return
-    beside = file.with_name(f"{file.name}.{os.getpid()}")
+    beside = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(json.dumps({"passed": sorted(names | {name})}, indent=2) + "\n", encoding="utf-8")
         os.replace(beside, file)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
         warnings.warn(f"progress could not be saved to {file}: {error.strerror}", stacklevel=2)
 
 
 def forget() -> None:
     """Start again: remove the file, if there is one."""
-    path().unlink(missing_ok=True)
+    file = path()
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        warnings.warn(f"progress could not be removed from {file}: {error.strerror}", stacklevel=2)

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import operator
 from dataclasses import dataclass, field
+
+import numpy as np
 
 MIN_BITS, MAX_BITS = 2, 16
 
 
 def whole_number(value: object, name: str) -> int:
     """Return `value` as an int, or raise: 8 and np.int64(8) are whole numbers; True, 4.0 and "8" are not."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
-    return operator.index(value)
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, bool):
+            return operator.index(value)
+    raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
 
 
 def real_number(value: object, name: str) -> float:
     """Return `value` as a finite float, or raise: 1, 0.5 and np.float32(0.5) pass; True, NaN and "1" do not."""
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
-    number = float(value)
-    if number != number or number in (float("inf"), float("-inf")):
+    try:
+        if isinstance(value, (bool, str, bytes, np.bool_, np.complexfloating)) or not hasattr(value, "__float__"):
+            raise TypeError
+        number = float(value)
+    except TypeError:  # from float(), for an array of several numbers
+        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}") from None
+    except OverflowError:  # an int beyond the largest float
+        number = math.inf
+    if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {number}")
+    return number
+
+
+def positive_number(value: object, name: str) -> float:
+    """Return `value` as a finite float above 0, or raise."""
+    number = real_number(value, name)
+    if number <= 0:
+        raise ValueError(f"{name} must be positive, got {number}")
     return number
 
 

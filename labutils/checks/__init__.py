@@ -1,21 +1,28 @@
 """`check(function)` says whether an exercise is solved, and if not, which mistake was made.
 
-One file of exercises a lab; `EXERCISES` is all of them, in the order of the course.
+One file of exercises a lab, labNN.py, found by its name; `EXERCISES` is all of them, in the order of the course.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
+import pkgutil
 from collections.abc import Callable
 
 from labutils import progress
-from labutils.checks import engine, lab00, lab01
+from labutils.checks import engine
 from labutils.checks.engine import Exercise, Report
 from labutils.checks.report import CheckFailed, panel
 from labutils.panel import Panel, escape, frame, show
 
-EXERCISES: dict[str, Exercise] = {exercise.name: exercise for lab in (lab00, lab01) for exercise in lab.EXERCISES}
+LABS = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith("lab"))
+EXERCISES: dict[str, Exercise] = {
+    exercise.name: exercise
+    for lab in LABS
+    for exercise in importlib.import_module(f"{__name__}.{lab}").EXERCISES
+}
 
 
 def examine(submission: Callable, time_limit: float = engine.TIME_LIMIT) -> Report:
