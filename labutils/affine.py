@@ -110,13 +110,14 @@ def dequantize(quantized: QuantizedArray) -> Array:
     # The outermost code may lie up to half a step beyond the largest float: it saturates there.
     largest = float(xp.finfo(quantized.dtype).max) * (1 - 2 * float(xp.finfo(scale.dtype).eps))
     saturates = float(xp.max(scale)) > largest / 2**scheme.num_bits
+    if saturates:  # array by array: torch makes number / array a product with 1 / array, which is subnormal here
+        most = xp.full_like(scales, largest) / xp.maximum(scales, xp.ones_like(scales))
     for tile, shared in layout.tiles(_on_cpu(codes)):
         steps = xp.astype(source[tile], scale.dtype)
         if zeros is not None:
             steps -= zeros[shared]
         if saturates:
-            most = largest / xp.maximum(scales[shared], xp.ones_like(scales[shared]))
-            steps = xp.clip(steps, -most, most)
+            steps = xp.clip(steps, -most[shared], most[shared])
         steps *= scales[shared]
         values[tile] = xp.astype(steps, values.dtype, copy=False)
     return layout.unview(xp, values)

@@ -33,13 +33,9 @@ def diagnose() -> Panel:
     findings = [_guarded(name, look) for name, look in LOOKS.items()]
     worst = "bad" if any(f.state == "bad" for f in findings) else "good"
     title = "Everything the labs need is here" if worst == "good" else "Something is missing: see the lines with ✗"
-    rows = [(f"{MARKS[f.state]} {escape(f.name)}", _left(f.detail)) for f in findings]
+    rows = [(f"{MARKS[f.state]}&nbsp;{escape(f.name).replace(' ', '&nbsp;')}", escape(f.detail)) for f in findings]
     lines = [f"[{f.state:^4}] {f.name}: {f.detail}" for f in findings]
     return Panel(frame(title, table(rows), worst), "\n".join([title, *lines]))
-
-
-def _left(text: str) -> str:
-    return f'<span style="float:left">{escape(text)}</span>'
 
 
 def _guarded(name: str, look: Callable[[], tuple[str, str]]) -> Finding:

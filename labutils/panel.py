@@ -49,21 +49,11 @@ def frame(title: str, body: str = "", tone: str = "plain") -> str:
     )
 
 
-def table(rows: list[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
-    """HTML of a small table; cells are HTML already. The first column is left-aligned, the others right-aligned."""
-
-    def line(cells: tuple[str, ...], tag: str) -> str:
-        aligned = ("left", *["right"] * (len(cells) - 1))
-        return "".join(
-            f'<{tag} style="text-align:{side};padding:1px 14px 1px 0;font-weight:{600 if tag == "th" else 400}">'
-            f"{cell}</{tag}>"
-            for side, cell in zip(aligned, cells, strict=True)
-        )
-
-    lines = [line(header, "th")] if header else []
-    lines += [line(row, "td") for row in rows]
-    body = "".join(f'<tr style="background:none">{cells}</tr>' for cells in lines)
-    return f'<table style="border:none;margin:4px 0;font-variant-numeric:tabular-nums">{body}</table>'
+def table(rows: list[tuple[str, ...]]) -> str:
+    """HTML of a small table of texts; cells are HTML already."""
+    cell = '<td style="text-align:left;vertical-align:top;padding:1px 14px 1px 0">'
+    body = "".join(f'<tr style="background:none">{"".join(f"{cell}{text}</td>" for text in row)}</tr>' for row in rows)
+    return f'<table style="border:none;margin:4px 0">{body}</table>'
 
 
 def show(panel: Panel) -> None:

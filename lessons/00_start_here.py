@@ -21,8 +21,8 @@ for num_bits in (32, 16, 8, 4):
     print(f"{num_bits:>2} bits: {weights * num_bits / 8 / 1e9:5.1f} GB")
 
 # %% [markdown]
-# At 4 bits the model fits into the memory of a laptop; at 32 bits it does not fit onto most graphics cards. What it
-# costs in accuracy is the question of this course.
+# 3.5 GB fit into a laptop beside everything else; 28 GB are more than most graphics cards have. What it costs in accuracy is
+# the question of this course.
 
 # %% [markdown]
 # ## Is everything here?

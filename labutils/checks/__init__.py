@@ -19,9 +19,7 @@ from labutils.panel import Panel, escape, frame, show
 
 LABS = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith("lab"))
 EXERCISES: dict[str, Exercise] = {
-    exercise.name: exercise
-    for lab in LABS
-    for exercise in importlib.import_module(f"{__name__}.{lab}").EXERCISES
+    exercise.name: exercise for lab in LABS for exercise in importlib.import_module(f"{__name__}.{lab}").EXERCISES
 }
 
 
@@ -121,10 +119,11 @@ def _bar(lab: str, count: int, total: int, left: list[str]) -> str:
     still = f'<span style="opacity:.75">still open: {escape(", ".join(left))}</span>' if left else "complete"
     return (
         '<div style="display:flex;align-items:center;gap:10px;font-weight:400">'
-        f'<span style="width:9.5em">{escape(lab)}</span>'
+        f'<span style="flex:0 0 10em">{escape(lab)}</span>'
         f'<span role="img" aria-label="{count} of {total}" style="flex:0 0 160px;height:10px;border-radius:5px;'
         f'background:#8884"><span style="display:block;height:10px;border-radius:5px;background:{palette.GOOD};'
-        f'width:{100 * count / total:.0f}%"></span></span><span>{count} of {total}</span>{still}</div>'
+        f'width:{100 * count / total:.0f}%"></span></span>'
+        f'<span style="flex:0 0 3.5em">{count} of {total}</span>{still}</div>'
     )
 
 

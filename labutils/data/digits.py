@@ -5,12 +5,16 @@ batch norm is folded into the weights (Jacob et al., 2018, arXiv:1712.05877, sec
 is quantized. `tools/train_digits.py` trains and folds it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+
+Weights = Mapping[str, np.ndarray]
 
 NETWORK_FILE = Path(__file__).with_name("digits_network.safetensors")
 SPLIT = {"test_size": 0.3, "random_state": 0}
@@ -21,7 +25,7 @@ BATCH = 16  # images at a time: what a layer computes stays in the processor's c
 # --- the images -------------------------------------------------------------------------------------------------------
 
 
-def digits(split="test"):
+def digits(split: str = "test") -> tuple[np.ndarray, np.ndarray]:
     """Real handwritten digits, 8 x 8 pixels.
 
     >>> images, labels = digits("test")
@@ -99,7 +103,7 @@ ARCHITECTURE = {  # layer: what it computes, and the shape of its weight
 }
 
 
-def weight_shapes():
+def weight_shapes() -> dict[str, tuple[int, ...]]:
     """Name -> shape of every weight and bias, in the order in which the network uses them."""
     shapes = {}
     for name, (_, shape) in ARCHITECTURE.items():
@@ -130,7 +134,7 @@ class DigitsNetwork:
     Inf are a ValueError; what is not floating point (None, integer codes not yet dequantized) is a TypeError.
     """
 
-    def __init__(self, weights):
+    def __init__(self, weights: Weights):
         shapes = weight_shapes()
         checked = _checked_weights(weights, shapes)
         missing = [name for name in shapes if name not in checked]
@@ -138,7 +142,7 @@ class DigitsNetwork:
             raise ValueError(f"the network also needs weights named {', '.join(missing)}")
         self.weights = MappingProxyType({name: _read_only(checked[name]) for name in shapes})
 
-    def logits(self, images, weights=None):
+    def logits(self, images: np.ndarray, weights: Weights | None = None) -> np.ndarray:
         """What the network says of each image, before any softmax: the largest of ten numbers is its answer.
 
         >>> images, labels = digits("test")
@@ -151,7 +155,9 @@ class DigitsNetwork:
         batches = np.split(images, range(BATCH, len(images), BATCH))
         return np.concatenate([_layer_outputs(batch, weights)["head"] for batch in batches])
 
-    def accuracy(self, weights=None, images=None, labels=None):
+    def accuracy(
+        self, weights: Weights | None = None, images: np.ndarray | None = None, labels: np.ndarray | None = None
+    ) -> float:
         """Fraction of images that the network reads right, 0.0 to 1.0; of the test split unless told otherwise.
 
         One test image is 1/540, 0.2 percentage points, and the standard error at 98% is 0.6: differences of a few
@@ -164,7 +170,7 @@ class DigitsNetwork:
         answers = self.logits(images, weights).argmax(axis=1)
         return float(np.mean(answers == _checked_labels(labels, len(answers))))
 
-    def activations(self, images, weights=None):
+    def activations(self, images: np.ndarray, weights: Weights | None = None) -> dict[str, np.ndarray]:
         """What enters the network ("input") and what leaves each layer, after its ReLU6: name -> float32 array.
 
         >>> images, labels = digits("test")
@@ -181,7 +187,7 @@ class DigitsNetwork:
 
 
 @cache
-def digits_network():
+def digits_network() -> DigitsNetwork:
     """The trained network that comes with the course: 17,802 weights and biases, 0.99 of the test digits read right.
 
     The file is read once; every call returns the same network, whose weights cannot be written to.

@@ -169,3 +169,8 @@ def test_every_picture_has_a_text(lesson):
             if "image/png" in output.get("data", {}):
                 assert len(output.data["text/plain"]) > 20
                 assert "<Figure" not in output.data["text/plain"]
+
+
+def test_the_readme_lists_every_lab_with_a_link(lesson):
+    title = build_course.heading(lesson).replace(" · ", " ").split(":")[0]
+    assert f"[{title}](notebooks/{lesson.stem}.ipynb)" in (ROOT / "README.md").read_text(encoding="utf-8")
