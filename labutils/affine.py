@@ -109,9 +109,10 @@ def dequantize(quantized: QuantizedArray) -> Array:
     values = xp.empty(layout.rgk, dtype=quantized.dtype, device=array_api_compat.device(codes))
     # The outermost code may lie up to half a step beyond the largest float: it saturates there.
     largest = float(xp.finfo(quantized.dtype).max) * (1 - 2 * float(xp.finfo(scale.dtype).eps))
-    saturates = float(xp.max(scale)) > largest / 2**scheme.num_bits
+    harmless = largest / 2**scheme.num_bits  # no code times such a scale is beyond it
+    saturates = float(xp.max(scale)) > harmless
     if saturates:  # array by array: torch makes number / array a product with 1 / array, which is subnormal here
-        most = xp.full_like(scales, largest) / xp.maximum(scales, xp.ones_like(scales))
+        most = xp.full_like(scales, largest) / xp.maximum(scales, xp.full_like(scales, harmless))
     for tile, shared in layout.tiles(_on_cpu(codes)):
         steps = xp.astype(source[tile], scale.dtype)
         if zeros is not None:

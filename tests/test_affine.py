@@ -447,6 +447,14 @@ def test_the_ends_of_a_float_format_are_right_in_torch(dtype, symmetric):
         )
 
 
+def test_a_large_scale_does_not_disturb_the_slices_beside_it():
+    # 65504 is the largest float16 and 65535 the largest code: what saturates in one row must not in the next.
+    x = np.array([[0, 0], [0, 0.6], [0, 65504]], np.float16)
+    scheme = Scheme(16, symmetric=False, granularity=PerAxis(0))
+    assert np.array_equal(fake_quantize(x, scheme), x)
+    assert np.array_equal(fake_quantize(x, scheme)[1], fake_quantize(x[1], Scheme(16, symmetric=False)))
+
+
 # --- the range ---
 
 
