@@ -211,8 +211,7 @@ QUANTIZE_PER_CHANNEL = (
     Misconception(
         "the scales keep their reduced axes",
         _channels(shape=lambda scales, axis: scales),
-        "`keepdims=True` is what you want for dividing, but the contract asks for one axis: as many scales as channels. "
-        "Flatten them at the end.",
+        "`keepdims=True` is what you want for dividing, but the contract asks for one axis. Flatten them at the end.",
     ),
     Misconception(
         "a squeeze that takes too much",
@@ -223,7 +222,7 @@ QUANTIZE_PER_CHANNEL = (
     Misconception(
         "a negative axis is not found",
         _channels(axis_of=lambda x, axis: axis),
-        "No axis number i equals -1, so a comparison such as `i != axis` lets every axis through, and all were reduced. "
+        "No axis number i equals -1, so a comparison such as `i != axis` lets every axis through: all were reduced. "
         "Make the axis positive first: remainder by the number of axes.",
     ),
     Misconception(
@@ -267,7 +266,7 @@ QUANTIZE_PER_CHANNEL = (
     Misconception(
         "a channel of zeros divides by zero",
         _channels(guard=lambda scales: scales),
-        "One channel is all zero, so its scale is 0, and 0 / 0 is NaN. Replace that one scale by 1, and leave the others.",
+        "One channel is all zero, so its scale is 0, and 0 / 0 is NaN. Replace that scale by 1, and leave the others.",
     ),
     Misconception(
         "an array where one number is asked for",

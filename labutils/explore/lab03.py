@@ -30,10 +30,10 @@ def explore_granularity(w: Any, quantize: Callable = answers.quantize_per_channe
     >>> explorer = explore_granularity(np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32))
     >>> explorer.controls["spread"].value = 100
     >>> round(explorer.result.quietest_db)
-    -1
+    0
     >>> explorer.controls["granularity"].value = "axis 0"
     >>> round(explorer.result.quietest_db)
-    21
+    23
 
     `w` is a NumPy array or torch tensor of floats with two or more axes, its channels along axis 0;
     `quantize(x, axis, num_bits) -> (q, scales)` may be a learner's. "spread" divides the channels by a geometric
@@ -54,6 +54,7 @@ class GranularityResult:
     theory_db: np.ndarray  # what step^2 / 12 says
     sqnr_db: float  # of the whole tensor
     quietest_codes: int  # how many distinct codes the quietest channel uses
+    lost: int  # channels of which every code is 0
     nbytes: int  # codes packed, scales in float32
 
     @property
@@ -108,6 +109,7 @@ class GranularityExplorer(Explorer):
             theory_db=10 * np.log10(12 * power) - 20 * np.log10(steps),
             sqnr_db=decibels(float(power.mean()), float(noise.mean())),
             quietest_codes=len(np.unique(q[0])),
+            lost=int(np.count_nonzero(~q.any(axis=1))),
             nbytes=-(-x.size * num_bits // 8) + 4 * self._scale_count(granularity),
         )
 
@@ -123,7 +125,9 @@ class GranularityExplorer(Explorer):
         if q.shape != tensor.shape:
             raise Wrong(f"q has shape {q.shape}, but x has {tensor.shape}")
         if scales.shape != (tensor.shape[axis],):
-            raise Wrong(f"scales has shape {scales.shape}, but along axis {axis} there are {tensor.shape[axis]} channels")
+            raise Wrong(
+                f"scales has shape {scales.shape}, but along axis {axis} there are {tensor.shape[axis]} channels"
+            )
         if not np.isfinite(scales).all() or scales.min() <= 0:
             raise Wrong(f"scales go from {scales.min():g} to {scales.max():g}, and should be positive numbers")
         if not np.isfinite(q).all():
@@ -145,10 +149,13 @@ class GranularityExplorer(Explorer):
         ranges.set(xlim=(-room, len(channels) - 1 + room), yscale="log", ylabel="magnitude",
                    ylim=(min(least, most / 200) / 4, most * 3),
                    xlabel="channel, quietest first")  # fmt: skip
-        (self._peak_marks,) = ranges.plot([], [], "o", ms=3.5, color=palette.ORIGINAL, label="largest |w| of a channel")
+        (self._peak_marks,) = ranges.plot([], [], "o", ms=3.5, color=palette.ORIGINAL, label="largest |w|")
         (self._step_marks,) = ranges.plot([], [], "-", lw=2.2, color=palette.QUANTIZED, drawstyle="steps-mid",
-                                          label="step of its grid")  # fmt: skip
-        ranges.legend(loc="upper left", ncols=2, fontsize=8, columnspacing=1.2, handlelength=1.4)
+                                          label="grid step")  # fmt: skip
+        self._floor = ranges.get_ylim()[0]
+        self._zeros = ranges.stairs([self._floor], [0, 1], baseline=self._floor, fill=True, lw=0,
+                                    color=palette.QUANTIZED, alpha=0.18, label="becomes 0")  # fmt: skip
+        ranges.legend(loc="upper left", ncols=3, fontsize=8, columnspacing=1.2, handlelength=1.4)
         self._left_title = ranges.set_title(" ")
         quality.set(xlim=ranges.get_xlim(), ylim=(-6, 56), xlabel="channel, quietest first", ylabel="SQNR (dB)")
         (self._theory,) = quality.plot([], [], "--", color=palette.THEORY, lw=1.4, label="theory: Δ²/12")
@@ -156,14 +163,15 @@ class GranularityExplorer(Explorer):
         (self._whole,) = quality.plot([], [], "-", color=palette.INK, lw=1.2, label="the whole tensor")
         quality.legend(loc="upper left", ncols=3, fontsize=8, columnspacing=1.2, handlelength=1.4)
         self._right_title = quality.set_title(" ")
-        return [self._peak_marks, self._step_marks, self._left_title,
+        return [self._zeros, self._peak_marks, self._step_marks, self._left_title,
                 self._theory, self._measured, self._whole, self._right_title]  # fmt: skip
 
     def draw(self, result: GranularityResult) -> None:
         channels = np.arange(len(result.peaks))
         self._peak_marks.set_data(channels, result.peaks)
         self._step_marks.set_data(channels, result.steps)
-        self._left_title.set_text(f"{result.num_bits} bits: {_codes(result)} for the quietest channel")
+        self._zeros.set_data(result.steps / 2, np.append(channels, len(channels)) - 0.5, self._floor)
+        self._left_title.set_text(f"{result.num_bits} bits: {_of_the_quiet(result)}")
         self._theory.set_data(channels, result.theory_db)
         self._measured.set_data(channels, np.clip(result.channel_db, -5, 55))
         self._whole.set_data(channels[[0, -1]], [result.sqnr_db] * 2)
@@ -177,13 +185,14 @@ class GranularityExplorer(Explorer):
             ("scales", f"{result.scale_count}"),
             ("memory, packed", f"{result.nbytes / 1000:.2f} kB"),
             ("codes, quietest", f"{result.quietest_codes} of {2**result.num_bits - 1}"),
+            ("channels lost", f"{result.lost} of {len(result.peaks)}"),
             ("SQNR, quietest", db(result.quietest_db)),
             ("SQNR, all", db(result.sqnr_db)),
         ]
 
     def note(self, result: GranularityResult) -> str:
         if result.granularity == AXIS_1:
-            return "Axis 1 is summed over in the layer: a scale of each of its columns serves loud and quiet channels alike."
+            return "A scale along axis 1 serves one weight of every channel, loud and quiet ones alike."
         return ""
 
 
@@ -207,5 +216,7 @@ def _mean_square(error: np.ndarray) -> np.ndarray:
     return np.einsum("ck,ck->c", error, error).astype(np.float64) / error.shape[1]
 
 
-def _codes(result: GranularityResult) -> str:
-    return f"{result.quietest_codes} code{'' if result.quietest_codes == 1 else 's'}"
+def _of_the_quiet(result: GranularityResult) -> str:
+    if result.lost:
+        return f"{result.lost} of {len(result.peaks)} channels become all zero"
+    return f"{result.quietest_codes} of {2**result.num_bits - 1} codes in the quietest channel"
