@@ -448,7 +448,7 @@ for name, w in matrices.items():
 # carries them out, and `dequantize` comes back. You have written everything that is inside.
 
 # %%
-w = np.array([[-0.2, 0.82], [-2.1, 3.0]], dtype=np.float32)
+w = np.array([[-0.2, 0.3, 0.82], [-2.1, 0.5, 3.0]], dtype=np.float32)
 quantized = quantize(w, Scheme(num_bits=8, symmetric=False, granularity=PerAxis(0)))
 print("codes      ", *quantized.codes, quantized.codes.dtype)
 print("scales     ", quantized.scale.round(4))
@@ -587,7 +587,7 @@ for name, sqnr in found.items():
 # - **Weights**: asymmetric per tensor wins a tenth of a bit, for their range reaches about as far both ways. That is not
 #   worth a zero point. Channels are what counts. (Within a channel there is a little more to win: 64 values reach less
 #   evenly both ways than 4096.)
-# - **Heavy tail**: asymmetric wins nothing. Channels win nearly all there is to win, by locking each outlier into one
+# - **Heavy tail**: asymmetric wins next to nothing. Channels win nearly all there is to win, by locking each outlier into one
 #   channel, and still the best corner is only about as good as the *worst* corner of the ReLU. Within a channel, one
 #   outlier rules as ever: it takes smaller groups (lab 04), clipping (lab 01), or another way with outliers (lab 08).
 #

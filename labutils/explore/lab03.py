@@ -99,6 +99,8 @@ class GranularityExplorer(Explorer):
             steps = np.broadcast_to(scales[:, 0], len(x))
             noise = _mean_square(error) * steps**2
         power = self._power * gains**2
+        with np.errstate(divide="ignore"):  # a channel of zeros has no power
+            theory = 10 * np.log10(12 * power) - 20 * np.log10(steps)
         return GranularityResult(
             num_bits=num_bits,
             granularity=granularity,
@@ -106,7 +108,7 @@ class GranularityExplorer(Explorer):
             peaks=self._peaks * gains,
             steps=steps,
             channel_db=np.array([decibels(p, n) for p, n in zip(power, noise)]),
-            theory_db=10 * np.log10(12 * power) - 20 * np.log10(steps),
+            theory_db=theory,
             sqnr_db=decibels(float(power.mean()), float(noise.mean())),
             quietest_codes=len(np.unique(q[0])),
             lost=int(np.count_nonzero(~q.any(axis=1))),
