@@ -17,5 +17,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "quantize_stochastic",
             "quantize_symmetric",
         ],
+        "lab03": [
+            "compare_quantization_methods",
+            "dequantize_per_channel",
+            "quantize_per_channel",
+            "quantize_per_token",
+        ],
     },
 )

@@ -57,6 +57,25 @@ class Slider:
         )
 
 
+@dataclass(frozen=True)
+class Choice:
+    """One control: a row of buttons, of which one is pressed. The state holds its label."""
+
+    label: str
+    options: tuple[str, ...]
+    start: str
+    hint: str = ""
+
+    def widget(self) -> widgets.Widget:
+        return widgets.ToggleButtons(
+            value=self.start,
+            options=self.options,
+            description=self.label,
+            tooltip=self.hint or self.label,
+            style={"description_width": "initial", "button_width": "auto"},
+        )
+
+
 class Undone(Wrong):
     """The learner's function is still the stub: nothing to complain about."""
 
@@ -100,7 +119,7 @@ class Explorer:
 
     # What an explorer says of itself.
 
-    def sliders(self) -> dict[str, Slider]:
+    def sliders(self) -> dict[str, Slider | Choice]:
         raise NotImplementedError
 
     def build(self, figure: Figure) -> Sequence[Artist]:

@@ -98,7 +98,7 @@ def value_axes(axes: Any, reach: float, peak: float) -> None:
 
 
 def db(value: float) -> str:
-    return f"{value:.1f} dB" if math.isfinite(value) else "no error" if value > 0 else "no signal"
+    return f"{round(value, 1) + 0.0:.1f} dB" if math.isfinite(value) else "no error" if value > 0 else "no signal"
 
 
 def short(value: float) -> str:
