@@ -17,5 +17,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "quantize_stochastic",
             "quantize_symmetric",
         ],
+        "lab04": [
+            "bits_per_weight",
+            "dequantize_group",
+            "pack_int3",
+            "pack_int4",
+            "quantize_group",
+            "unpack_int4",
+        ],
     },
 )
