@@ -132,7 +132,7 @@ class GroupsExplorer(Explorer):
         largest = float(self._w[self._row, peak])
         self._peak = row.annotate(
             f"{largest:.2g}" if abs(largest) > reach else "", (peak, math.copysign(reach, largest)),
-            (6, math.copysign(6, -largest)), textcoords="offset points", va="center", fontsize=9, weight="bold",
+            (6, math.copysign(11, -largest)), textcoords="offset points", va="center", fontsize=9, weight="bold",
             color=palette.ORIGINAL,
         )  # fmt: skip
         self._legend = row.legend(loc="lower center", ncols=3, fontsize=8, handlelength=1.2, columnspacing=1.2,
