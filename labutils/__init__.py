@@ -9,11 +9,31 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["affine", "answers", "checks", "data", "doctor", "explore", "figures", "metrics", "progress", "theory"],
+    submodules=[
+        "affine",
+        "answers",
+        "checks",
+        "data",
+        "doctor",
+        "explore",
+        "figures",
+        "metrics",
+        "packing",
+        "progress",
+        "theory",
+    ],
     submod_attrs={
         "affine": ["QuantizedArray", "choose_qparams", "dequantize", "fake_quantize", "quantize"],
         "checks": ["CheckFailed", "board", "check", "examine", "or_reference"],
-        "explore": ["explore_bits", "explore_clipping", "explore_digit", "explore_granularity", "predict"],
+        "explore": [
+            "explore_bits",
+            "explore_clipping",
+            "explore_digit",
+            "explore_granularity",
+            "explore_groups",
+            "explore_zero_point",
+            "predict",
+        ],
         "metrics": ["quantization_error", "sqnr_db"],
         "scheme": ["PerAxis", "PerGroup", "PerTensor", "Scheme"],
     },

@@ -17,11 +17,20 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "quantize_stochastic",
             "quantize_symmetric",
         ],
+        "lab02": ["dequantize_asymmetric", "quantize_asymmetric", "quantize_in_range"],
         "lab03": [
             "compare_quantization_methods",
             "dequantize_per_channel",
             "quantize_per_channel",
             "quantize_per_token",
+        ],
+        "lab04": [
+            "bits_per_weight",
+            "dequantize_group",
+            "pack_int3",
+            "pack_int4",
+            "quantize_group",
+            "unpack_int4",
         ],
     },
 )

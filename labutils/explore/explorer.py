@@ -76,6 +76,26 @@ class Choice:
         )
 
 
+@dataclass(frozen=True)
+class Stops:
+    """One control that is dragged over a few values, such as powers of two."""
+
+    label: str
+    options: Sequence[Any]
+    start: Any
+    hint: str = ""
+
+    def widget(self) -> widgets.Widget:
+        return widgets.SelectionSlider(
+            options=list(self.options),
+            value=self.start,
+            description=self.label,
+            tooltip=self.hint or self.label,
+            style={"description_width": "initial"},
+            layout={"width": "340px", "max_width": "100%"},
+        )
+
+
 class Undone(Wrong):
     """The learner's function is still the stub: nothing to complain about."""
 
@@ -119,7 +139,7 @@ class Explorer:
 
     # What an explorer says of itself.
 
-    def sliders(self) -> dict[str, Slider | Choice]:
+    def sliders(self) -> dict[str, Slider | Choice | Stops]:
         raise NotImplementedError
 
     def build(self, figure: Figure) -> Sequence[Artist]:

