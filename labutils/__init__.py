@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "affine": ["QuantizedArray", "choose_qparams", "dequantize", "fake_quantize", "quantize"],
         "checks": ["CheckFailed", "board", "check", "examine", "or_reference"],
-        "explore": ["explore_bits", "explore_clipping", "explore_digit", "predict"],
+        "explore": ["explore_bits", "explore_clipping", "explore_digit", "explore_zero_point", "predict"],
         "metrics": ["quantization_error", "sqnr_db"],
         "scheme": ["PerAxis", "PerGroup", "PerTensor", "Scheme"],
     },

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "lab00": ["explore_digit"],
         "lab01": ["explore_bits", "explore_clipping"],
+        "lab02": ["explore_zero_point"],
         "predict": ["predict"],
     },
 )
