@@ -124,7 +124,9 @@ clamped = np.clip(np.round(trap / step) + 0, 0, 255)
 print(f"zero point clamped to 0: codes {clamped}, back {(clamped - 0) * step}")
 
 as_it_is = np.clip(np.round(trap / step) - 1275, 0, 255)
-print(f"zero point not clamped:  codes {as_it_is}, back {(as_it_is + 1275) * step}")
+print(
+    f"zero point not clamped:  codes {as_it_is}, back {np.round((as_it_is + 1275) * step, 2)}"
+)
 wrapped = int(np.array(-1275).astype(np.uint8))
 print(
     f"the same, stored in uint8: {wrapped}, back {np.round((as_it_is - wrapped) * step, 2)}"
@@ -258,7 +260,7 @@ left.legend()
 right.plot(line, line - symmetric_steps, color=THEORY)
 right.plot(line, line - steps, color=QUANTIZED)
 right.axvline(0, color=INK, ls=":", lw=1)
-right.set(title="Half the error, and none at 0.0", xlabel="x", ylabel="x - x'")
+right.set(title="Exact at 0.0, and half the error", xlabel="x", ylabel="x - x'")
 Picture(
     figure,
     "A line from -0.25 to 1.5 and its staircases at 3 bits: four symmetric levels, "
@@ -454,7 +456,7 @@ for start, colour, mark in (
 panel.axhline(20 * np.log10(2), color=INK, lw=1, ls=":")
 panel.text(0.01, 6.2, "one bit", fontsize=9)
 panel.set(
-    title="The gain lies between nothing and one bit, and min and max tell it",
+    title="Between nothing and one bit: min and max tell the gain",
     xlabel="imbalance r of the range",
     ylabel="asymmetric gains (dB)",
     ylim=(-0.5, 7.2),
@@ -514,8 +516,8 @@ def read_from(activation):  # (N, 128, 8, 8): what is left is the mean and one l
     return np.mean(logits.argmax(axis=1) == labels)
 
 
-print("        images                     last activations")
-print("bits    symmetric   asymmetric     symmetric   asymmetric")
+print("           images                    last activations")
+print("bits    symmetric   asymmetric    symmetric   asymmetric")
 for num_bits in (8, 4, 3, 2):
     row = f"{num_bits:>4}"
     for x, accuracy in (
@@ -523,21 +525,35 @@ for num_bits in (8, 4, 3, 2):
         (activation, read_from),
     ):
         plain = fake_quantize(x, Scheme(num_bits))
-        row += f" {accuracy(plain):12.1%} {accuracy(dequantize(*quantize(x, num_bits))):12.1%}  "
+        row += (
+            f" {accuracy(plain):12.1%} {accuracy(dequantize(*quantize(x, num_bits))):12.1%}"
+        )
     print(row)
 
 # %% [markdown]
-# Last, the explorer on real activations: a spike at 0.0, another at 6.0, and a tail between. Drag the shift to -1: now the
-# range is balanced, and both grids are equally good. But 0.0 is not where most values are any more.
+# Last, the explorer on real activations: a spike at 0.0, and a tail up to 6. Drag the shift to -1: now the range is
+# balanced, and both grids are equally good. At a shift of 0 the measured marks lie 3 dB above the lines of $\Delta^2/12$.
+# **Say why**, before you run the cell after it.
 
 # %%
 explore_zero_point(activation)
 
+# %%
+q, scale, zero_point = quantize(activation, num_bits=4)
+squares = (activation - dequantize(q, scale, zero_point)) ** 2 / (scale**2 / 12)
+print(f"MSE / (Δ²/12): {squares.mean():.2f} of all values,", end=" ")
+print(
+    f"{squares[activation == 0].mean():.2f} of zeros, {squares[activation > 0].mean():.2f} of the others"
+)
+
+# %% [markdown]
+# Half of the values are exactly 0.0, and 0.0 has no error. That is another thing an exact zero is good for.
+
 # %% [markdown]
 # ## In the wild
 #
-# **Cast before clamp.** Public copies of a well-known course's quantization lab cast to `int8` first, then add the zero
-# point and clamp. With signed codes, scale 1/255 and zero point -128, the value 1.2 lies beyond the range and should
+# **Cast before clamp.** Public copies of lab 2 of MIT's course 6.5940 cast to `int8` first, then add the zero point and
+# clamp. With signed codes, scale 1/255 and zero point -128, the value 1.2 lies beyond the range and should
 # get the last code:
 
 # %%
@@ -549,8 +565,8 @@ print(f"add, clamp, then cast:    {np.clip(steps - 128, -128, 127).astype(np.int
 # %% [markdown]
 # After the cast everything fits into `int8`, and there is nothing left to clamp. The largest values become the smallest.
 #
-# **Steps plus zero point.** A lesson elsewhere dequantizes as $q \cdot \text{scale} + z$. Its test passes, because the
-# zero point happens to be 0 there. With signed codes, [0, 1, 2, 3] has scale 3/255 and zero point -128:
+# **Steps plus zero point.** A lesson of DeepLearning.AI dequantizes as $q \cdot \text{scale} + z$. Its test passes,
+# because the zero point happens to be 0 there. With signed codes, [0, 1, 2, 3] has scale 3/255 and zero point -128:
 
 # %%
 x = np.array([0, 1, 2, 3])

@@ -48,6 +48,7 @@ def _quantizer_cases() -> list[Case]:
     return [
         Case("the worked example", (HAND,), {"num_bits": 8}),
         Case("ReLU activations at 8 bits", (a,), {"num_bits": 8}),
+        Case("only positive values", (POSITIVE,), {"num_bits": 8}),
         Case("trained weights at 8 bits", (w,), {"num_bits": 8}),
         Case("trained weights at 4 bits", (w,), {"num_bits": 4}),
         Case("GELU outputs at 3 bits", (gelu,), {"num_bits": 3}),
@@ -56,7 +57,6 @@ def _quantizer_cases() -> list[Case]:
         Case("8 bits is the default", (HAND,)),
         Case("the largest value lies half a step beyond the last code", (np.array([-61.5, 3, 193.5], np.float32),)),
         Case("the same at 4 bits", (np.array([-3.5, 0.0, 11.5], np.float32),), {"num_bits": 4}),
-        Case("only positive values", (POSITIVE,)),
         Case("only negative values", (-np.abs(w[:3]) - np.float32(0.5),), {"num_bits": 6}),
         Case("positive values far from 0", (w[:4] + np.float32(100),), {"num_bits": 4}),
         Case("a positive constant", (np.full(5, 0.3, dtype=np.float32),), {"num_bits": 5}),
@@ -407,7 +407,7 @@ QUANTIZE_ASYMMETRIC = (
     Misconception(
         "codes left as floats",
         _asymmetric(dtype=None),
-        "The values are whole numbers, but still stored as floats: nothing got smaller. Cast them to unsigned integers.",
+        "The values are whole numbers, but still stored as floats: nothing got smaller. Cast them to unsigned ones.",
     ),
     Misconception(
         "codes wider than they need to be",

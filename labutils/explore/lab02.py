@@ -71,6 +71,7 @@ class ZeroPointResult:
 
 
 class ZeroPointExplorer(Explorer):
+    size = (9.0, 3.7)
     title = "Where zero lies on the grid, and signal to noise against a shift of the values"
     shifts = np.linspace(-REACH, REACH, 161)
 
@@ -133,7 +134,9 @@ class ZeroPointExplorer(Explorer):
         left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
         before, self._edges = np.histogram(self._x, BINS // 2)
         self._before = before / (self._x.size * (self._edges[1] - self._edges[0]))
-        peak, (low, high) = self._before.max(), self._ends
+        (low, high) = self._ends
+        # A ReLU's zeros make a spike: it may leave the picture, so that the other values are seen.
+        peak = min(self._before.max(), 4 * np.percentile(self._before, 95))
         margin = 0.03 * (high - low)
         left.set(xlim=(low - margin, high + margin), ylim=(-0.3 * peak, 1.25 * peak), xlabel="value", yticks=[])
         left.grid(False)
@@ -146,22 +149,24 @@ class ZeroPointExplorer(Explorer):
         self._bars = left.stairs([0.0], [0.0, 1.0], baseline=0, fill=True, color=palette.QUANTIZED, alpha=0.35,
                                  label="quantized")  # fmt: skip
         self._outline = left.stairs([0.0], [0.0, 1.0], baseline=0, color=palette.QUANTIZED, lw=1.2)
-        (self._grid,) = left.plot([], [], "|", ms=9, mew=1.2, color=palette.QUANTIZED, label="asymmetric grid")
+        (self._grid,) = left.plot([], [], "|", ms=9, mew=1.2, color=palette.QUANTIZED, label="its grid")
         (self._plain_grid,) = left.plot([], [], "|", ms=9, mew=1.2, color=palette.THEORY, label="symmetric grid")
-        (self._zero,) = left.plot([], [], "D", ms=8, mec=palette.PAPER, mfc=palette.GOOD, label="0.0 comes back here")
-        left.legend(loc="upper left", fontsize=8)
+        (self._zero,) = left.plot([], [], "D", ms=8, mec=palette.PAPER, mfc=palette.GOOD, label="its code of 0.0")
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "fontsize": 8, "handlelength": 1.4,
+                 "columnspacing": 1.2}  # fmt: skip
+        left.legend(ncols=5, **below)
         self._left_title = left.set_title(" ")
         floor = self._symmetric_curve.min() + 20 * np.log10(Scheme(BITS[0]).quant_max)
         top = self._symmetric_curve.max() + 20 * np.log10(Scheme(BITS[-1] + 1).quant_max)
-        right.set(xlim=(-1.05 * REACH, 1.05 * REACH), ylim=(floor - 12, top + 2), ylabel="SQNR (dB)",
-                  xlabel="shift, in halves of the range")  # fmt: skip
+        right.set(xlim=(-1.05 * REACH, 1.05 * REACH), ylim=(floor - 2, top + 2), xlabel="shift, in halves of the range",
+                  ylabel="SQNR (dB), line: Δ²/12")  # fmt: skip
         curve = {"lw": 1.4, "ls": "--"}
         (self._curve_line,) = right.plot([], [], color=palette.QUANTIZED, label="asymmetric", **curve)
         (self._plain_line,) = right.plot([], [], color=palette.THEORY, label="symmetric", **curve)
-        (self._more_line,) = right.plot([], [], color=palette.THEORY, lw=1, ls=":", label="symmetric, 1 bit more")
+        (self._more_line,) = right.plot([], [], color=palette.THEORY, lw=1, ls=":", label="with one bit more")
         (self._here,) = right.plot([], [], "o", ms=9, mfc=palette.QUANTIZED, mec=palette.PAPER)
         (self._plain_here,) = right.plot([], [], "s", ms=8, mfc=palette.THEORY, mec=palette.PAPER)
-        right.legend(loc="lower center", fontsize=8, title="lines: Δ²/12, marks: measured", title_fontsize=8, ncols=2)
+        right.legend(ncols=3, **below)
         self._right_title = right.set_title(" ")
         return [
             self._original, self._bars, self._outline, self._grid, self._plain_grid, self._zero, self._left_title,
@@ -212,8 +217,8 @@ class ZeroPointExplorer(Explorer):
         if result.zero_is_exact:
             return ""
         return (
-            f"⚠ The zero point {result.zero_point:g} is not one of the codes 0 to {2**result.num_bits - 1}: the nearest "
-            f"code stands for {short(result.zero_back)}, and that is what every 0.0 would come back as."
+            f"⚠ The zero point {result.zero_point:g} is not one of the codes 0 to {2**result.num_bits - 1}: the code "
+            f"nearest to it stands for {short(result.zero_back)}, and every 0.0 would come back as that."
         )
 
 
