@@ -31,10 +31,16 @@ def dequantize_symmetric(q: Array, scale: float | Array) -> Array:
     >>> dequantize_symmetric(np.array([-50, 25, 127], dtype=np.int8), 0.02)
     array([-1.  ,  0.5 ,  2.54], dtype=float32)
     """
+    return reconstruct(q, scale, 0, Scheme(MAX_BITS))
+
+
+def reconstruct(q: Array, scale: float | Array, zero_point: int, scheme: Scheme) -> Array:
+    """x' = scale * (q - zero_point), for codes, a number and an int that come from a learner and may be anything."""
     xp, q = affine.code_array(q)
     dtype = xp.float64 if getattr(scale, "dtype", None) == xp.float64 else xp.float32
     step = _step(xp, positive_number(scale, "scale"), dtype, q)
-    return affine.dequantize(affine.QuantizedArray(q, step, 0, Scheme(MAX_BITS), dtype))
+    zero = 0 if scheme.symmetric else xp.asarray(zero_point, dtype=xp.int32, device=array_api_compat.device(q))
+    return affine.dequantize(affine.QuantizedArray(q, step, zero, scheme, dtype))
 
 
 def _step(xp: Any, scale: float, dtype: Any, beside: Array) -> Array:

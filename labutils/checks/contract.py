@@ -24,13 +24,27 @@ def read_quantized(value: object) -> dict:
     return {"q": as_array(q, "q"), "scale": as_number(scale, "scale")}
 
 
-def judge_codes(q: np.ndarray, x: np.ndarray, num_bits: int) -> None:
-    """Shape, dtype and range of codes, which hold for every quantizer of the lab."""
-    scheme = Scheme(num_bits)
+def read_asymmetric(value: object) -> dict:
+    """The answer of an asymmetric quantizer: codes, one scale, and one zero point, which stays the kind it came as."""
+    q, scale, zero_point = parts(value, ("q", "scale", "zero_point"))
+    zero = as_array(zero_point, "zero_point")
+    as_number(zero, "zero_point")  # refuses several
+    kind = np.int64 if zero.dtype.kind in "iu" else np.float64
+    return {
+        "q": as_array(q, "q"),
+        "scale": as_number(scale, "scale"),
+        "zero_point": zero.reshape(()).astype(kind)[()],
+    }
+
+
+def judge_codes(q: np.ndarray, x: np.ndarray, num_bits: int, symmetric: bool = True) -> None:
+    """Shape, dtype and range of codes, which hold for every quantizer."""
+    scheme = Scheme(num_bits, symmetric=symmetric)
     if q.shape != x.shape:
         raise Wrong(f"q should have the shape of x, {x.shape}, but has {q.shape}")
-    if q.dtype.kind != "i":
-        raise Wrong(f"q should hold signed integers ({scheme.code_dtype}), but its dtype is {q.dtype}")
+    if q.dtype.kind != ("i" if symmetric else "u"):
+        sign = "signed" if symmetric else "unsigned"
+        raise Wrong(f"q should hold {sign} integers ({scheme.code_dtype}), but its dtype is {q.dtype}")
     if q.dtype.name != scheme.code_dtype:
         raise Wrong(f"{num_bits}-bit codes belong into {scheme.code_dtype}, but q has dtype {q.dtype}")
     low, high = int(q.min()), int(q.max())
@@ -47,19 +61,28 @@ def judge_scale(scale: float, expected: float, meaning: str) -> None:
         raise Wrong(f"scale should be {meaning} = {expected:.6g}, but it is {scale:.6g}")
 
 
-def judge_rounding(q: np.ndarray, scale: float | np.ndarray, x: np.ndarray, num_bits: int, most: float = 0.5) -> None:
+def judge_rounding(
+    q: np.ndarray,
+    scale: float | np.ndarray,
+    x: np.ndarray,
+    num_bits: int,
+    most: float = 0.5,
+    zero_point: int | None = None,
+) -> None:
     """Every value comes back within `most` steps: half a step for rounding to the nearest.
 
     Beyond it, what float32 loses: x / scale is off by two roundings of 2^-24, which is up to 2^-23 * quant_max steps.
     `scale` is one number, or an array that broadcasts over `x`: a step for each channel, token or group.
     """
+    symmetric = zero_point is None
     scale = np.broadcast_to(np.asarray(scale, dtype=np.float64), x.shape)
-    steps = np.abs(x.astype(np.float64) / scale - q)
+    steps = np.abs(x.astype(np.float64) / scale + (zero_point or 0) - q)
     worst = np.unravel_index(np.argmax(steps), steps.shape)
-    if steps[worst] > most + 2.0**-22 * Scheme(num_bits).quant_max:
+    if steps[worst] > most + 2.0**-22 * Scheme(num_bits, symmetric=symmetric).quant_max:
         where = ", ".join(str(int(i)) for i in worst)
+        from_zero = "" if symmetric else f" and 0.0 has the code {zero_point},"
         raise Wrong(
-            f"x[{where}] = {x[worst]:.6g} is {x[worst] / scale[worst]:.4g} steps of scale, "
+            f"x[{where}] = {x[worst]:.6g} is {x[worst] / scale[worst]:.4g} steps of scale,{from_zero} "
             f"but its code is {q[worst]}: off by {steps[worst]:.3g} steps, where at most {most:g} is lost"
         )
 

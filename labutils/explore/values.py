@@ -43,7 +43,12 @@ def sample_of(values: np.ndarray) -> np.ndarray:
 def quantized(quantize: Callable, x: np.ndarray, *args: Any) -> tuple[np.ndarray, float]:
     """Codes and scale from a learner's function, or Wrong where they could not be drawn."""
     answer = ask(quantize, read_quantized, x, *args)
-    q, scale = answer["q"], answer["scale"]
+    require_drawable(x, answer["q"], answer["scale"])
+    return answer["q"], answer["scale"]
+
+
+def require_drawable(x: np.ndarray, q: np.ndarray, scale: float) -> None:
+    """Raise Wrong for codes and a scale that could not be drawn."""
     if q.shape != x.shape:
         raise Wrong(f"q has shape {q.shape}, but x has {x.shape}")
     if not math.isfinite(scale) or scale <= 0:
@@ -52,7 +57,6 @@ def quantized(quantize: Callable, x: np.ndarray, *args: Any) -> tuple[np.ndarray
         raise Wrong("q holds NaN or Inf")
     if np.abs(q[[np.argmin(q), np.argmax(q)]].astype(np.float64)).max() > 2**MAX_BITS:
         raise Wrong(f"q reaches from {q.min():g} to {q.max():g}: those are not codes")
-    return q, scale
 
 
 def error_in_steps(x: np.ndarray, q: np.ndarray, scale: float) -> np.ndarray:

@@ -1,0 +1,793 @@
+"""Lab 02: asymmetric quantization, its inverse, and a range that is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from labutils import answers, data
+from labutils.checks.contract import (
+    judge_codes,
+    judge_rounding,
+    judge_scale,
+    read_asymmetric,
+    trained_weights,
+    wrapping,
+)
+from labutils.checks.engine import Case, Exercise, Misconception, Wrong, as_array
+from labutils.scheme import Scheme
+
+LAB = "02_asymmetric"
+HAND = np.array([-0.6, -0.127, 0.0, 0.444, 1.95], dtype=np.float32)  # the worked example: scale 0.01, zero point 60
+POSITIVE = np.array([10.0, 11.0, 12.0], dtype=np.float32)  # what the formula without 0 falls into
+
+
+@cache
+def relu_activations() -> np.ndarray:
+    """What leaves a layer of the digits network for four images, (4, 64, 8, 8) float32, half of it exactly 0."""
+    images, _ = data.digits("test")
+    return np.ascontiguousarray(data.digits_network().activations(images[:4])["block1.pointwise"])
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def _code_dtype(num_bits: int) -> type:
+    return np.uint8 if num_bits <= 8 else np.uint16
+
+
+# --- quantize_asymmetric ----------------------------------------------------------------------------------------------
+
+
+def _quantizer_cases() -> list[Case]:
+    w, a = trained_weights(), relu_activations()
+    gelu = _gelu(3 * np.random.default_rng(1).normal(size=(16, 40))).astype(np.float32)
+    return [
+        Case("the worked example", (HAND,), {"num_bits": 8}),
+        Case("ReLU activations at 8 bits", (a,), {"num_bits": 8}),
+        Case("only positive values", (POSITIVE,), {"num_bits": 8}),
+        Case("trained weights at 8 bits", (w,), {"num_bits": 8}),
+        Case("trained weights at 4 bits", (w,), {"num_bits": 4}),
+        Case("GELU outputs at 3 bits", (gelu,), {"num_bits": 3}),
+        Case("trained weights at 2 bits", (w,), {"num_bits": 2}),
+        Case("trained weights at 16 bits", (w,), {"num_bits": 16}),
+        Case("8 bits is the default", (HAND,)),
+        Case("the largest value lies half a step beyond the last code", (np.array([-61.5, 3, 193.5], np.float32),)),
+        Case("the same at 4 bits", (np.array([-3.5, 0.0, 11.5], np.float32),), {"num_bits": 4}),
+        Case("only negative values", (-np.abs(w[:3]) - np.float32(0.5),), {"num_bits": 6}),
+        Case("positive values far from 0", (w[:4] + np.float32(100),), {"num_bits": 4}),
+        Case("a positive constant", (np.full(5, 0.3, dtype=np.float32),), {"num_bits": 5}),
+        Case("one negative element", (np.array([-0.7], dtype=np.float32),)),
+        Case("all zero", (np.zeros((3, 4), dtype=np.float32),)),
+        Case("weights a billion times smaller", (w[:4] * np.float32(1e-9),)),
+        Case("weights near the largest float32", (w[:4] * np.float32(1e37),)),
+        Case("a strided view, 3 axes", (gelu[:6].reshape(6, 5, 8)[:, :, ::2],), {"num_bits": 7}),
+        Case("float64 input", (w[0].astype(np.float64) - 0.1,)),
+    ]
+
+
+def _judge_quantized(answer: dict, case: Case) -> None:
+    x, num_bits = case.args[0], case.kwargs.get("num_bits", 8)
+    _judge_on_the_grid_of(answer, x, float(x.min()), float(x.max()), num_bits, "max - min")
+
+
+def _judge_on_the_grid_of(answer: dict, x: np.ndarray, low: float, high: float, num_bits: int, length_of: str) -> None:
+    """Codes, scale and zero point for the range [low, high], widened to include 0; values of `x` beyond it saturate."""
+    q, scale, zero_point = answer["q"], answer["scale"], answer["zero_point"]
+    judge_codes(q, x, num_bits, symmetric=False)
+    low, high = min(low, 0.0), max(high, 0.0)
+    quant_max = Scheme(num_bits, symmetric=False).quant_max
+    # For an all-zero tensor any positive scale reconstructs 0.
+    judge_scale(scale, (high - low) / quant_max or scale, f"({length_of}) / {quant_max}, with 0 in the range,")
+    judge_zero_point(zero_point, -low / scale, num_bits)
+    judge_rounding(q, scale, np.clip(x, low, high), num_bits, zero_point=int(zero_point))
+
+
+def judge_zero_point(zero_point: np.generic, steps: float, num_bits: int) -> None:
+    """An integer, a code, and where 0.0 lies: `steps` of scale above the smallest value. A tie may go either way."""
+    quant_max = Scheme(num_bits, symmetric=False).quant_max
+    if not isinstance(zero_point, np.integer):
+        raise Wrong(f"zero_point is a code, so it should be an integer, but it is the float {zero_point:.6g}")
+    if not 0 <= zero_point <= quant_max:
+        raise Wrong(f"zero_point is the code of 0.0, so it should lie in [0, {quant_max}], but it is {zero_point}")
+    if abs(zero_point - steps) > 0.5 + 2.0**-22 * quant_max:
+        raise Wrong(
+            f"0.0 lies {steps:.4g} steps above the smallest value of the range, so zero_point should be {steps:.0f}, "
+            f"but it is {zero_point}"
+        )
+
+
+def _with_zero(x: np.ndarray) -> tuple:
+    return min(x.min(), 0), max(x.max(), 0)
+
+
+def _without_zero(x: np.ndarray) -> tuple:
+    return x.min(), x.max()
+
+
+def _rounded(low: float, scale: float, num_bits: int) -> int:
+    return int(np.round(-low / scale))
+
+
+def _clamped(low: float, scale: float, num_bits: int) -> int:
+    return int(np.clip(np.round(-low / scale), 0, 2**num_bits - 1))
+
+
+def _limits(num_bits: int) -> tuple[int, int]:
+    return 0, 2**num_bits - 1
+
+
+def _asymmetric(
+    span: Callable = _with_zero,
+    levels: Callable = lambda bits: 2**bits - 1,
+    zero: Callable = _rounded,
+    to_codes: Callable = lambda steps, zero: np.round(steps) + zero,
+    limits: Callable | None = _limits,
+    dtype: Callable | None = _code_dtype,
+    guard_zero: bool = True,
+    adjust: Callable = lambda scale: scale,
+) -> Callable:
+    """An asymmetric quantizer in which one step can be replaced by a wrong one."""
+
+    def quantize(x, num_bits=8):
+        low, high = span(x)
+        scale = adjust(np.float32((high - low) / levels(num_bits)))
+        if guard_zero and np.all(scale == 0):
+            scale = np.float32(1)
+        zero_point = zero(low, scale, num_bits)
+        steps = to_codes(x / scale, zero_point)
+        if limits is not None:
+            steps = np.clip(steps, *limits(num_bits))
+        return (steps if dtype is None else wrapping(steps, dtype(num_bits))), scale, zero_point
+
+    return quantize
+
+
+def _returning(what: Callable) -> Callable:
+    """The right codes, scale and zero point, of which `what(q, scale, zero_point, x)` is returned."""
+
+    def quantize(x, num_bits=8):
+        return what(*answers.quantize_asymmetric(x, num_bits), x)
+
+    return quantize
+
+
+def _in_place(x, num_bits=8):
+    found = answers.quantize_asymmetric(x, num_bits)
+    x -= x.min()
+    return found
+
+
+def _guarding_constants(x, num_bits=8):
+    if x.max() == x.min():
+        return np.zeros(x.shape, _code_dtype(num_bits)), np.float32(1), 0
+    return answers.quantize_asymmetric(x, num_bits)
+
+
+def _symmetric_scale(x, num_bits=8):
+    scale = np.float32(np.abs(x).max() / (2 ** (num_bits - 1) - 1)) or np.float32(1)
+    zero_point = _rounded(min(x.min(), 0), scale, num_bits)
+    return (
+        np.clip(np.round(x / scale) + zero_point, 0, 2**num_bits - 1).astype(_code_dtype(num_bits)),
+        scale,
+        zero_point,
+    )
+
+
+def _sum_for_range(x, num_bits=8):
+    low, high = _with_zero(x)
+    scale = np.float32(abs(high + low) / (2**num_bits - 1)) or np.float32(1)
+    zero_point = _clamped(low, scale, num_bits)
+    return (
+        np.clip(np.round(x / scale) + zero_point, *_limits(num_bits)).astype(_code_dtype(num_bits)),
+        scale,
+        zero_point,
+    )
+
+
+def _shifted_by_minimum(x, num_bits=8):
+    _, scale, zero_point = answers.quantize_asymmetric(x, num_bits)
+    steps = np.round((x - min(x.min(), 0)) / scale)
+    return np.clip(steps, *_limits(num_bits)).astype(_code_dtype(num_bits)), scale, zero_point
+
+
+def _signed(x, num_bits=8):
+    q, scale, zero_point = answers.quantize_asymmetric(x, num_bits)
+    offset = 2 ** (num_bits - 1)
+    kind = np.int8 if num_bits <= 8 else np.int16
+    return (q.astype(np.int32) - offset).astype(kind), scale, int(zero_point) - offset
+
+
+def _per_row(x, num_bits=8):
+    low = np.minimum(x.min(axis=-1, keepdims=True), 0)
+    high = np.maximum(x.max(axis=-1, keepdims=True), 0)
+    scale = (high - low) / np.float32(2**num_bits - 1)
+    zero_point = np.round(-low / scale)
+    return wrapping(np.round(x / scale) + zero_point, _code_dtype(num_bits)), scale, zero_point.astype(np.int32)
+
+
+QUANTIZE_ASYMMETRIC = (
+    Misconception(
+        "the range leaves 0 out, and the clamp of the zero point flattens everything",
+        _asymmetric(span=_without_zero, zero=_clamped),
+        "All values lie on one side of 0, so 0.0 is not between them, and the zero point does not fit its code. "
+        "Clamping it moves the whole grid away from the values. Widen the range to include 0 before you divide.",
+    ),
+    Misconception(
+        "the range leaves 0 out, and the zero point is not a code",
+        _asymmetric(span=_without_zero),
+        "All values lie on one side of 0, so the code of 0.0 lies beyond the ends of the grid: no 8-bit code can hold "
+        "it. Widen the range to include 0 before you divide.",
+    ),
+    Misconception(
+        "the range leaves 0 out, and the zero point wraps around",
+        _asymmetric(
+            span=_without_zero,
+            zero=lambda low, scale, bits: int(wrapping(np.round(-low / scale), _code_dtype(bits))),
+        ),
+        "All values lie on one side of 0, so the zero point does not fit its code, and the cast wrapped it around. "
+        "Widen the range to include 0 before you divide.",
+    ),
+    Misconception(
+        "0 is included from below only",
+        _asymmetric(span=lambda x: (min(x.min(), 0), x.max())),
+        "Positive data is right now. Where all values are negative, it is the upper end of the range that must move to "
+        "0.",
+    ),
+    Misconception(
+        "0 is included from above only",
+        _asymmetric(span=lambda x: (x.min(), max(x.max(), 0))),
+        "Negative data is right now. Where all values are positive, it is the lower end of the range that must move to "
+        "0.",
+    ),
+    Misconception(
+        "a range from 0 to the maximum",
+        _asymmetric(span=lambda x: (np.float32(0), max(x.max(), 0)), zero=lambda low, scale, bits: 0),
+        "That is enough after a ReLU. Here there are negative values, and all of them became 0: the range begins at "
+        "the minimum.",
+    ),
+    Misconception(
+        "a constant tensor becomes 0",
+        _guarding_constants,
+        "max = min does not mean that there is nothing to quantize. With 0 in the range, a constant is one end of it "
+        "and comes back exactly; only an all-zero tensor needs a special scale.",
+    ),
+    Misconception(
+        "the zero point has the wrong sign",
+        _asymmetric(zero=lambda low, scale, bits: int(np.round(low / scale))),
+        "The smallest value, which is negative, must get code 0: so what is added to its steps must be positive.",
+    ),
+    Misconception(
+        "the zero point is subtracted from the steps, with its sign turned",
+        _asymmetric(
+            zero=lambda low, scale, bits: int(np.round(low / scale)),
+            to_codes=lambda steps, zero: np.round(steps) - zero,
+        ),
+        "The codes are right. But the zero point is the code of 0.0, so it is never negative, and it is added to the "
+        "steps.",
+    ),
+    Misconception(
+        "the zero point is subtracted from the steps",
+        _asymmetric(to_codes=lambda steps, zero: np.round(steps) - zero),
+        "0.0 is 0 steps, and its code should be the zero point: add it. Subtracting it is the way back.",
+    ),
+    Misconception(
+        "the zero point is truncated",
+        _asymmetric(zero=lambda low, scale, bits: int(-low / scale)),
+        "`int(...)` cuts the fraction off: 60.8 becomes 60, and the grid is shifted by nearly a step. Round first.",
+    ),
+    Misconception(
+        "the zero point is rounded up",
+        _asymmetric(zero=lambda low, scale, bits: int(np.ceil(-low / scale))),
+        "`ceil` always goes up, and the grid is shifted by up to a step. Go to the nearest integer.",
+    ),
+    Misconception(
+        "the zero point is not rounded",
+        _asymmetric(
+            zero=lambda low, scale, bits: float(-low / scale), to_codes=lambda steps, zero: np.round(steps + zero)
+        ),
+        "The ends of the range are exact now, but 0.0 lies between two codes and comes back as something else. "
+        "Round the zero point to a whole code.",
+    ),
+    Misconception(
+        "the zero point is a whole number, but stored as a float",
+        _asymmetric(zero=lambda low, scale, bits: float(np.round(-low / scale))),
+        "`np.round` returns a float. A code is an integer: turn it into one.",
+    ),
+    Misconception(
+        "the minimum stored as the zero point",
+        _asymmetric(
+            zero=lambda low, scale, bits: float(low),
+            to_codes=lambda steps, low: np.round(steps - np.round(steps.min())),
+        ),
+        "The zero point is a code, not a value of x: how many steps of scale lie between the minimum and 0.",
+    ),
+    Misconception(
+        "the minimum without the scale as the zero point",
+        _asymmetric(zero=lambda low, scale, bits: int(np.round(-low))),
+        "The zero point counts steps, so the distance from the minimum to 0 must be divided by the scale.",
+    ),
+    Misconception(
+        "shifted by the minimum, not by the zero point",
+        _shifted_by_minimum,
+        "`round((x - min) / scale)` puts the minimum on a code, and 0.0 between two. Then 0.0 does not get the code "
+        "zero_point. Count steps from 0, and add the rounded zero point.",
+    ),
+    Misconception(
+        "the cast comes before the zero point is added",
+        _asymmetric(
+            to_codes=lambda steps, zero: wrapping(np.round(steps), np.uint8).astype(np.int64) + zero,
+        ),
+        "Steps below 0 do not fit into an unsigned integer: -13 wraps around to 243. "
+        "Add the zero point and clamp while they are floats, and cast at the end.",
+    ),
+    Misconception(
+        "the cast to int8 comes before the zero point is added",
+        _asymmetric(
+            to_codes=lambda steps, zero: wrapping(np.round(steps), np.int8).astype(np.int64) + zero,
+        ),
+        "Up to 255 steps do not fit into int8: 195 wraps around to -61. "
+        "Add the zero point and clamp while they are floats, and cast at the end.",
+    ),
+    Misconception(
+        "no clamp",
+        _asymmetric(limits=None),
+        "Scale and zero point are both rounded, so the largest value can land half a step beyond the last code, and "
+        "the cast wraps 256 around to 0. Clamp before you cast.",
+    ),
+    Misconception(
+        "signed codes",
+        _signed,
+        "Codes from -2^(b-1) are another convention (torch's qint8 has it): everything is shifted by 128. The contract "
+        "here is unsigned, from 0 to 2^b - 1.",
+    ),
+    Misconception(
+        "128 subtracted from the zero point",
+        _returning(lambda q, scale, zero_point, x: (q, scale, int(zero_point) - 128)),
+        "That offset belongs to signed codes. With codes from 0, the zero point is the number of steps from the "
+        "minimum to 0.",
+    ),
+    Misconception(
+        "zero point in the middle of the codes",
+        _asymmetric(zero=lambda low, scale, bits: 2 ** (bits - 1)),
+        "The middle is right only if the range is as long below 0 as above. Look where 0.0 lies in this one.",
+    ),
+    Misconception(
+        "divides by 2^b",
+        _asymmetric(levels=lambda bits: 2**bits),
+        "Between 2^b codes there are 2^b - 1 steps: 255 at 8 bits.",
+    ),
+    Misconception(
+        "the symmetric scale",
+        _symmetric_scale,
+        "max|x| / (2^(b-1) - 1) is the step of a grid that reaches equally far both ways. This one reaches from the "
+        "minimum to the maximum.",
+    ),
+    Misconception(
+        "divides by 2^(b-1) - 1",
+        _asymmetric(levels=lambda bits: 2 ** (bits - 1) - 1),
+        "The whole range is spread over all codes, 0 to 2^b - 1: that is 2^b - 1 steps, 255 at 8 bits.",
+    ),
+    Misconception(
+        "the sum of minimum and maximum for the range",
+        _sum_for_range,
+        "From -1 to 2 the range is 3 long: the minimum is subtracted.",
+    ),
+    Misconception(
+        "255 at every bit width",
+        _asymmetric(levels=lambda bits: 255, limits=lambda bits: (0, 255)),
+        "255 is the largest code at 8 bits only. Compute it from num_bits: 15 at 4 bits.",
+    ),
+    Misconception(
+        "the scale uses 255 at every bit width",
+        _asymmetric(levels=lambda bits: 255),
+        "The codes are clamped to num_bits, but the scale still divides by 255. It must use the same largest code as "
+        "the clamp.",
+    ),
+    Misconception(
+        "uint8 at every bit width",
+        _asymmetric(dtype=lambda bits: np.uint8),
+        "Codes of more than 8 bits do not fit into uint8: they wrap around. Use uint16 above 8 bits.",
+    ),
+    Misconception(
+        "codes in a signed dtype",
+        _asymmetric(dtype=lambda bits: np.int8 if bits <= 8 else np.int16),
+        "Codes go up to 255, and int8 ends at 127: what is above wraps around. Use an unsigned integer.",
+    ),
+    Misconception(
+        "an all-zero tensor divides by zero",
+        _asymmetric(
+            guard_zero=False, zero=lambda low, scale, bits: np.asarray(np.round(-low / scale)).astype(np.int64)[()]
+        ),
+        "The range of zeros has no length, so the scale is 0, and 0 / 0 is NaN. Any positive scale will do: use 1.",
+    ),
+    Misconception(
+        "codes left as floats",
+        _asymmetric(dtype=None),
+        "The values are whole numbers, but still stored as floats: nothing got smaller. Cast them to unsigned ones.",
+    ),
+    Misconception(
+        "codes wider than they need to be",
+        _asymmetric(dtype=lambda bits: np.uint16),
+        "uint16 takes 2 bytes a code. uint8 holds codes of up to 8 bits.",
+    ),
+    Misconception(
+        "codes wider than they need to be",
+        _asymmetric(dtype=lambda bits: np.int32),
+        "int32 takes 4 bytes a code, as many as float32. uint8 holds codes of up to 8 bits, uint16 of up to 16.",
+    ),
+    Misconception(
+        "codes wider than they need to be",
+        _asymmetric(dtype=lambda bits: np.int64),
+        "int64 takes 8 bytes a code, twice as many as float32. uint8 holds codes of up to 8 bits, uint16 of up to 16.",
+    ),
+    Misconception(
+        "floor or a cast instead of round",
+        _asymmetric(to_codes=lambda steps, zero: np.floor(steps + zero)),
+        "`np.floor` and a cast of positive numbers go down, so the error reaches a whole step. "
+        "Go to the nearest integer before you cast.",
+    ),
+    Misconception(
+        "truncation before the zero point is added",
+        _asymmetric(to_codes=lambda steps, zero: np.trunc(steps) + zero),
+        "Truncation moves everything towards 0: 1.9 becomes 1 and -1.9 becomes -1. Go to the nearest integer.",
+    ),
+    Misconception(
+        "ceil instead of round",
+        _asymmetric(to_codes=lambda steps, zero: np.ceil(steps + zero)),
+        "`np.ceil` always goes up, so the error reaches a whole step. Go to the nearest integer.",
+    ),
+    Misconception(
+        "a floor under the scale",
+        _asymmetric(adjust=lambda scale: np.maximum(scale, np.float32(1e-8)), guard_zero=False),
+        "A smallest scale such as 1e-8 rounds tensors of small values to zero. "
+        "Only a scale of exactly 0 needs replacing.",
+    ),
+    Misconception(
+        "an epsilon added to the scale",
+        _asymmetric(adjust=lambda scale: scale + np.float32(1e-8), guard_zero=False),
+        "Adding 1e-8 wipes out tensors whose scale is smaller than that. Only a scale of exactly 0 needs replacing.",
+    ),
+    Misconception(
+        "the zero point is not returned",
+        _returning(lambda q, scale, zero_point, x: (q, scale)),
+        "Without the zero point the codes cannot be read: nobody knows which one stands for 0.0.",
+    ),
+    Misconception(
+        "scale and zero point in the wrong order",
+        _returning(lambda q, scale, zero_point, x: (q, zero_point, scale)),
+        "The contract is codes, then scale, then zero point.",
+    ),
+    Misconception(
+        "returns the reconstruction instead of the codes",
+        _returning(lambda q, scale, zero_point, x: ((q.astype(np.float32) - zero_point) * scale, scale, zero_point)),
+        "Quantizing ends with integers. The way back is what `dequantize_asymmetric` is for.",
+    ),
+    Misconception(
+        "a range for each row",
+        _per_row,
+        "One range for the whole tensor here: take minimum and maximum over all elements, without an axis. "
+        "A scale a row is lab 03.",
+    ),
+    Misconception(
+        "the input is changed",
+        _in_place,
+        "`x -= ...` writes into the caller's array. `x - ...` makes a new one.",
+    ),
+)
+
+# --- dequantize_asymmetric --------------------------------------------------------------------------------------------
+
+
+def _dequantizer_cases() -> list[Case]:
+    rng = np.random.default_rng(2)
+    q = rng.integers(0, 256, (16, 8)).astype(np.uint8)
+    return [
+        Case("the worked example", (np.array([0, 47, 60, 104, 255], dtype=np.uint8), np.float32(0.01), 60)),
+        Case("a matrix of 8-bit codes", (q, np.float32(0.0123), 97)),
+        Case("a zero point that is an int32 array", (q, np.float32(0.0123), np.array(97, dtype=np.int32))),
+        Case("a zero point that is a uint8", (q, np.float32(0.0123), np.uint8(200))),
+        Case("a scale that is a Python float", (q, 0.0123, 31)),
+        Case("zero point 0, as after a ReLU", (q, np.float32(3.7), 0)),
+        Case("zero point 255, only negative values", (q, np.float32(0.5), 255)),
+        Case("4-bit codes", (np.arange(16, dtype=np.uint8), np.float32(0.3), 11)),
+        Case("16-bit codes", (rng.integers(0, 2**16, 50).astype(np.uint16), np.float32(2e-4), 40_000)),
+        Case("a tiny scale", (q[0], np.float32(1e-12), 128)),
+    ]
+
+
+def _read_floats(value: object) -> dict:
+    return {"x": as_array(value, "the result")}
+
+
+def _judge_dequantized(answer: dict, case: Case) -> None:
+    q, scale, zero_point = case.args
+    x = answer["x"]
+    if x.shape != q.shape:
+        raise Wrong(f"the result should have the shape of q, {q.shape}, but has {x.shape}")
+    if x.dtype != np.float32:
+        why = ": an integer array times a Python float is float64 in NumPy" if x.dtype == np.float64 else ""
+        raise Wrong(f"the result should be float32, but its dtype is {x.dtype}{why}")
+    expected = (q.astype(np.float64) - int(zero_point)) * float(scale)
+    error = np.abs(x - expected)
+    worst = np.unravel_index(np.argmax(error), error.shape)
+    # Roundings to float32: of q * scale and zero_point * scale, where somebody multiplies out, and of the difference.
+    if not error[worst] <= 2.0**-22 * float(scale) * max(int(q.max()), int(zero_point)):
+        raise Wrong(
+            f"code {q[worst]} at scale {float(scale):.4g} and zero point {zero_point} stands for "
+            f"{expected[worst]:.6g}, but came back as {x[worst]:.6g}"
+        )
+
+
+def _back(formula: Callable) -> Callable:
+    """`formula(q, scale, zero_point)` of float64 numbers, as float32."""
+
+    def dequantize(q, scale, zero_point):
+        return np.asarray(formula(q.astype(np.float64), float(scale), int(zero_point))).astype(np.float32)
+
+    return dequantize
+
+
+def _in_code_dtype(q, scale, zero_point):
+    return (q - q.dtype.type(zero_point)).astype(np.float32) * np.float32(scale)
+
+
+DEQUANTIZE_ASYMMETRIC = (
+    Misconception(
+        "the difference wraps around in an unsigned dtype",
+        _in_code_dtype,
+        "In uint8, 47 - 60 is 243: there are no negative numbers, so it wraps around. "
+        "Turn the codes to float32 before you subtract.",
+    ),
+    Misconception(
+        "the difference wraps around in an unsigned dtype",
+        lambda q, scale, zero_point: (q - zero_point).astype(np.float32) * np.float32(scale),
+        "In uint8, 47 - 60 is 243: there are no negative numbers, so it wraps around. "
+        "Turn the codes to float32 before you subtract.",
+    ),
+    Misconception(
+        "q * scale + zero_point",
+        _back(lambda q, scale, zero_point: q * scale + zero_point),
+        "The zero point is a code, not a value of x: subtract it from the codes, before the scale is used.",
+    ),
+    Misconception(
+        "q * scale - zero_point",
+        _back(lambda q, scale, zero_point: q * scale - zero_point),
+        "The zero point is a code, not a value of x: subtract it from the codes, before the scale is used.",
+    ),
+    Misconception(
+        "the zero point is added",
+        _back(lambda q, scale, zero_point: (q + zero_point) * scale),
+        "Quantizing added the zero point; the way back takes it off. The code zero_point must come back as 0.0.",
+    ),
+    Misconception(
+        "the signs are turned",
+        _back(lambda q, scale, zero_point: (zero_point - q) * scale),
+        "A larger code stands for a larger value.",
+    ),
+    Misconception(
+        "the zero point is not used",
+        _back(lambda q, scale, zero_point: q * scale),
+        "Then code 0 comes back as 0.0. It is the code zero_point that must.",
+    ),
+    Misconception(
+        "the scale is not used",
+        _back(lambda q, scale, zero_point: q - zero_point),
+        "q - zero_point counts steps. What it stands for is that many steps of size scale.",
+    ),
+    Misconception(
+        "divides by the scale",
+        _back(lambda q, scale, zero_point: (q - zero_point) / scale),
+        "Quantizing divided by the scale; the way back multiplies.",
+    ),
+    Misconception(
+        "128 subtracted as well",
+        _back(lambda q, scale, zero_point: (q - 128 - zero_point) * scale),
+        "That offset belongs to signed codes. Here codes begin at 0, and the zero point says all.",
+    ),
+    Misconception(
+        "the codes are read as signed",
+        lambda q, scale, zero_point: (
+            (q.view(np.int8 if q.dtype == np.uint8 else np.int16).astype(np.float32) - np.float32(zero_point))
+            * np.float32(scale)
+        ),
+        "As int8, the code 200 reads as -56. Turn the codes to float32 directly: it holds them all.",
+    ),
+    Misconception(
+        "a float64 result",
+        lambda q, scale, zero_point: (q.astype(np.float64) - int(zero_point)) * float(scale),
+        "float64 takes twice the memory of the float32 that was quantized. Turn the codes to float32 first.",
+    ),
+    Misconception(
+        "a float64 result where the zero point is an int32",
+        lambda q, scale, zero_point: (q.astype(np.float32) - zero_point) * np.float32(scale),
+        "NumPy makes float32 minus an int32 array a float64. Turn the zero point to float32 too.",
+    ),
+    Misconception(
+        "the result is cast back to integers",
+        lambda q, scale, zero_point: ((q.astype(np.int32) - int(zero_point)) * np.float32(scale)).astype(np.int32),
+        "The point of coming back is to have floats again: leave the product as float32.",
+    ),
+)
+
+# --- quantize_in_range (stretch) --------------------------------------------------------------------------------------
+
+
+def _range_cases() -> list[Case]:
+    w, a = trained_weights(), relu_activations()
+    outlier = np.array([0.3, -1e6, 1e6, 0.9, -0.2], dtype=np.float32)
+    return [
+        Case("the worked example", (np.array([-0.7, 0.5, 2.0, 9.0], np.float32), -0.25, 2.3), {"num_bits": 8}),
+        Case("8 bits is the default", (np.array([-0.7, 0.5, 2.0, 9.0], np.float32), -0.25, 2.3)),
+        Case("ReLU activations, cut at 2", (a, 0.0, 2.0), {"num_bits": 4}),
+        Case("trained weights, cut unevenly", (w, -0.3, 0.2), {"num_bits": 4}),
+        Case("trained weights at 8 bits, cut below only", (w, -0.1, 1.0), {"num_bits": 8}),
+        Case("the range is wider than the values", (w[:4], -3.0, 5.0), {"num_bits": 6}),
+        Case("outliers a million times the range", (outlier, -1.0, 1.0)),
+        Case("a range without 0 is widened", (np.linspace(0, 4, 50, dtype=np.float32), 1.0, 3.0), {"num_bits": 5}),
+        Case("a range below 0 is widened", (np.linspace(-4, 1, 50, dtype=np.float32), -3.0, -1.0), {"num_bits": 5}),
+        Case("16 bits", (w[0], -0.25, 0.3), {"num_bits": 16}),
+        Case("all values lie above the range", (POSITIVE, -1.0, 2.0)),
+        Case("all zero", (np.zeros(4, dtype=np.float32), -1.0, 2.0)),
+    ]
+
+
+def _judge_in_range(answer: dict, case: Case) -> None:
+    x, low, high = case.args
+    _judge_on_the_grid_of(answer, x, low, high, case.kwargs.get("num_bits", 8), "high - low")
+
+
+def _in_range(
+    codes: Callable = lambda x, scale, zero: np.round(x / scale) + zero,
+    ends: Callable = lambda x, low, high: (min(low, 0), max(high, 0)),
+    limits: Callable | None = _limits,
+    dtype: Callable | None = _code_dtype,
+    levels: Callable = lambda bits: 2**bits - 1,
+    zero: Callable = _rounded,
+) -> Callable:
+    """A quantizer for a given range in which one step can be replaced by a wrong one."""
+
+    def quantize(x, low, high, num_bits=8):
+        low, high = ends(x, low, high)
+        scale = np.float32((high - low) / levels(num_bits)) or np.float32(1)
+        zero_point = zero(low, scale, num_bits)
+        q = codes(x, scale, zero_point)
+        if limits is not None:
+            q = np.clip(q, *limits(num_bits))
+        return (q if dtype is None else wrapping(q, dtype(num_bits))), scale, zero_point
+
+    return quantize
+
+
+def _beforehand(change: Callable) -> Callable:
+    """The right quantizer, after `change(x, low, high)` has been done to the values."""
+
+    def quantize(x, low, high, num_bits=8):
+        return answers.quantize_in_range(change(x, low, high), low, high, num_bits)
+
+    return quantize
+
+
+QUANTIZE_IN_RANGE = (
+    Misconception(
+        "no clamp, and the cast wraps around",
+        _in_range(limits=None),
+        "A value beyond the range gets a code beyond the last one, and the cast wraps it around to somewhere else. "
+        "Clamp the codes, then cast.",
+    ),
+    Misconception(
+        "the cast comes before the clamp",
+        _in_range(codes=lambda x, scale, zero: wrapping(np.round(x / scale) + zero, np.uint8)),
+        "After the cast to uint8 everything lies in 0 to 255 already, wrapped around, and there is nothing left to "
+        "clamp.",
+    ),
+    Misconception(
+        "the cast to int8 comes before zero point and clamp",
+        _in_range(codes=lambda x, scale, zero: wrapping(np.round(x / scale), np.int8).astype(np.int64) + zero),
+        "Steps do not fit into int8: 200 wraps around to -56, and no clamp can tell. Cast at the end.",
+    ),
+    Misconception(
+        "clamped to uint8 at every bit width",
+        _in_range(limits=lambda bits: (0, 255)),
+        "255 is the largest code at 8 bits only. Compute it from num_bits: 15 at 4 bits.",
+    ),
+    Misconception(
+        "the range of the values, not the given one",
+        lambda x, low, high, num_bits=8: answers.quantize_asymmetric(x, num_bits),
+        "`low` and `high` say where the grid ends, whatever the values are.",
+    ),
+    Misconception(
+        "the range of the clipped values",
+        lambda x, low, high, num_bits=8: answers.quantize_asymmetric(np.clip(x, low, high), num_bits),
+        "Where no value reaches the ends, the range of the clipped values is smaller than the given one. "
+        "The scale must come from `low` and `high`.",
+    ),
+    Misconception(
+        "the range is not widened to include 0",
+        _in_range(ends=lambda x, low, high: (low, high)),
+        "From 1 to 3, there is no code for 0.0, and the zero point fits nowhere. Widen the range first.",
+    ),
+    Misconception(
+        "the range is not widened to include 0, and the zero point is clamped",
+        _in_range(ends=lambda x, low, high: (low, high), zero=_clamped),
+        "From 1 to 3, there is no code for 0.0, and clamping the zero point moves the grid away from the range. "
+        "Widen the range first.",
+    ),
+    Misconception(
+        "clips to the range before it was widened",
+        _beforehand(lambda x, low, high: np.clip(x, low, high)),
+        "The grid reaches to 0, so values between 0 and the given range have codes of their own.",
+    ),
+    Misconception(
+        "values beyond the range become 0",
+        _beforehand(lambda x, low, high: np.where((x < min(low, 0)) | (x > max(high, 0)), 0, x).astype(x.dtype)),
+        "Saturating moves a value to the nearest end of the grid. 0 is further away.",
+    ),
+    Misconception(
+        "values beyond the range are dropped",
+        _beforehand(lambda x, low, high: np.append(x[(x >= min(low, 0)) & (x <= max(high, 0))], x.dtype.type(0))),
+        "The tensor must keep its shape. Saturating moves a value to the nearest end of the grid.",
+    ),
+    Misconception(
+        "a symmetric range",
+        _in_range(ends=lambda x, low, high: (-max(-low, high), max(-low, high))),
+        "The grid begins at `low` and ends at `high`; it need not reach equally far both ways.",
+    ),
+    Misconception(
+        "divides by 2^b",
+        _in_range(levels=lambda bits: 2**bits),
+        "Between 2^b codes there are 2^b - 1 steps.",
+    ),
+    Misconception(
+        "the zero point is truncated",
+        _in_range(zero=lambda low, scale, bits: int(-low / scale)),
+        "`int(...)` cuts the fraction off. Round first.",
+    ),
+    Misconception(
+        "floor or a cast instead of round",
+        _in_range(codes=lambda x, scale, zero: np.floor(x / scale + zero)),
+        "`np.floor` and a cast of positive numbers go down. Go to the nearest integer.",
+    ),
+    Misconception(
+        "codes left as floats",
+        _in_range(dtype=None),
+        "The values are whole numbers, but still stored as floats. Cast them to an unsigned dtype.",
+    ),
+)
+
+EXERCISES = (
+    Exercise(
+        name="quantize_asymmetric",
+        lab=LAB,
+        points=3,
+        reference=answers.quantize_asymmetric,
+        cases=_quantizer_cases,
+        read=read_asymmetric,
+        judge=_judge_quantized,
+        misconceptions=QUANTIZE_ASYMMETRIC,
+    ),
+    Exercise(
+        name="dequantize_asymmetric",
+        lab=LAB,
+        points=1,
+        reference=answers.dequantize_asymmetric,
+        cases=_dequantizer_cases,
+        read=_read_floats,
+        judge=_judge_dequantized,
+        misconceptions=DEQUANTIZE_ASYMMETRIC,
+    ),
+    Exercise(
+        name="quantize_in_range",
+        lab=LAB,
+        points=2,
+        reference=answers.quantize_in_range,
+        cases=_range_cases,
+        read=read_asymmetric,
+        judge=_judge_in_range,
+        misconceptions=QUANTIZE_IN_RANGE,
+        stretch=True,
+    ),
+)
