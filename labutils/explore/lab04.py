@@ -16,7 +16,7 @@ from labutils import answers, palette
 from labutils.affine import real_array
 from labutils.checks.engine import Wrong
 from labutils.checks.lab04 import read_grouped
-from labutils.explore.explorer import Stops, Explorer, Slider, ask
+from labutils.explore.explorer import Explorer, Slider, Stops, ask
 from labutils.explore.values import db, decibels
 from labutils.scheme import MAX_BITS, Scheme
 
