@@ -15,7 +15,7 @@ MIN_BITS, MAX_BITS = 2, 16
 def whole_number(value: object, name: str) -> int:
     """Return `value` as an int, or raise: 8 and np.int64(8) are whole numbers; True, 4.0 and "8" are not."""
     with contextlib.suppress(TypeError):
-        if not isinstance(value, bool):
+        if not isinstance(value, (bool, np.bool_)):
             return operator.index(value)
     raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
 

@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # where conda-forge's name is another
-FROM_PIP = {"playwright"}  # conda-forge's package of that name is not the Python one on every platform
+# conda-forge's playwright is not the Python one on every platform, and torchao must match the torch beside it.
+FROM_PIP = {"playwright", "torchao"}
+OPTIONAL = {"torch", "huggingface-hub"}  # imported inside functions that say what to do where they are missing
 EXTRAS = PROJECT["optional-dependencies"]
 
 
@@ -84,12 +86,12 @@ def test_the_base_leaves_colab_its_own(heavy):
     assert heavy not in BASE
 
 
-def test_all_that_labutils_imports_is_in_the_base_but_torch():
+def test_all_that_labutils_imports_is_in_the_base_or_optional():
     imported = set().union(*map(imports_of, (ROOT / "labutils").rglob("*.py")))
     packages = {"IPython": "ipython", "PIL": "pillow", "sklearn": "scikit-learn"}
     third_party = imported - set(sys.stdlib_module_names) - {"labutils"}
     names = {canonicalize_name(packages.get(name, name)) for name in third_party}
-    assert names - {"torch"} <= set(BASE)
+    assert names - OPTIONAL <= set(BASE)
 
 
 def test_the_wheel_would_ship_the_network():
