@@ -73,6 +73,7 @@ class Choice:
             description=self.label,
             tooltip=self.hint or self.label,
             style={"description_width": "initial", "button_width": "auto"},
+            layout={"width": "max-content", "max_width": "100%"},
         )
 
 

@@ -20,7 +20,7 @@ from labutils.explore.explorer import Choice, Explorer, Slider, ask
 from labutils.explore.values import db, decibels
 from labutils.scheme import MAX_BITS
 
-PER_TENSOR, AXIS_0, AXIS_1 = GRANULARITIES = ("one for all", "axis 0", "axis 1")
+PER_TENSOR, AXIS_0, AXIS_1 = GRANULARITIES = ("tensor", "axis 0", "axis 1")
 LOUDEST = 100  # the widest spread of the slider
 
 
@@ -78,8 +78,8 @@ class GranularityExplorer(Explorer):
     def sliders(self) -> dict[str, Slider | Choice]:
         return {
             "num_bits": Slider("bits", 2, 8, 4, hint="bit width of a code"),
-            "spread": Slider("channel spread ×", 1, LOUDEST, 1, hint="how much quieter the quietest channel is made"),
-            "granularity": Choice("scales", GRANULARITIES, PER_TENSOR, hint="which elements share a scale"),
+            "spread": Slider("spread ×", 1, LOUDEST, 1, hint="how much quieter the quietest channel is made"),
+            "granularity": Choice("scale per", GRANULARITIES, PER_TENSOR, hint="which elements share a scale"),
         }
 
     def compute(self, state: dict[str, Any]) -> GranularityResult:

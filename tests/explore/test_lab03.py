@@ -7,7 +7,7 @@ from labutils import PerAxis, PerTensor, Scheme, data, explore_granularity, fake
 from labutils.answers import quantize_per_channel
 
 WEIGHTS = np.random.default_rng(0).normal(size=(40, 60)).astype(np.float32)
-SCHEMES = {"one for all": PerTensor(), "axis 0": PerAxis(0), "axis 1": PerAxis(1)}
+SCHEMES = {"tensor": PerTensor(), "axis 0": PerAxis(0), "axis 1": PerAxis(1)}
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def explorer():
     return explore_granularity(WEIGHTS)
 
 
-def at(num_bits=4, spread=1, granularity="one for all"):
+def at(num_bits=4, spread=1, granularity="tensor"):
     return {"num_bits": num_bits, "spread": spread, "granularity": granularity}
 
 
