@@ -556,7 +556,7 @@ for label, colour, face in (
 ):
     panel.plot([], [], "o", mec=colour, mfc=face, mew=2, ms=8, label=label)
 panel.set(title="One-sided values want a zero point, all want channels")
-panel.set(xlabel="SQNR at 4 bits (dB)", xlim=(0, 30), ylim=(-0.6, 3.6))
+panel.set(xlabel="SQNR at 4 bits (dB)", xlim=(0, 33), ylim=(-0.6, 3.6))
 panel.legend(loc="lower right")
 shapes.set_yticks(rows, list(tensors))
 shapes.set(title="Values, -max to max", xlabel="x / max|x|")

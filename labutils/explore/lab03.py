@@ -127,8 +127,9 @@ class GranularityExplorer(Explorer):
         if q.shape != tensor.shape:
             raise Wrong(f"q has shape {q.shape}, but x has {tensor.shape}")
         if scales.shape != (tensor.shape[axis],):
+            wanted = (tensor.shape[axis],)
             raise Wrong(
-                f"scales has shape {scales.shape}, but along axis {axis} there are {tensor.shape[axis]} channels"
+                f"scales has shape {scales.shape}, but x of shape {tensor.shape} and axis {axis} ask for {wanted}"
             )
         if not np.isfinite(scales).all() or scales.min() <= 0:
             raise Wrong(f"scales go from {scales.min():g} to {scales.max():g}, and should be positive numbers")
@@ -151,6 +152,8 @@ class GranularityExplorer(Explorer):
         ranges.set(xlim=(-room, len(channels) - 1 + room), yscale="log", ylabel="magnitude",
                    ylim=(min(least, most / 200) / 4, most * 3),
                    xlabel="channel, quietest first")  # fmt: skip
+        # As they came: a reminder under the spread channels, and all there is while a function does not work.
+        ranges.plot(channels, self._peaks, "o", ms=3.5, mew=0, color=palette.ORIGINAL, alpha=0.25)
         (self._peak_marks,) = ranges.plot([], [], "o", ms=3.5, color=palette.ORIGINAL, label="largest |w|")
         (self._step_marks,) = ranges.plot([], [], "-", lw=2.2, color=palette.QUANTIZED, drawstyle="steps-mid",
                                           label="grid step")  # fmt: skip
