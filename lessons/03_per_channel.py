@@ -86,9 +86,9 @@ predict(
 )
 
 # %% [markdown]
-# **Drag** the channel spread up: it makes the quietest channel up to 100 times quieter, and those between accordingly.
-# **Observe** how many channels become all zero, and how little the black line, the SQNR over all weights, cares. Then
-# press *axis 0*, and *axis 1*.
+# **Drag** the spread up: it makes the quietest channel up to 100 times quieter, and those between accordingly. **Observe**
+# how many channels become all zero, and how little the black line, the SQNR over all weights, tells of it. Then press
+# *axis 0*, and *axis 1*.
 
 # %%
 explorer = explore_granularity(square)
@@ -98,7 +98,8 @@ explorer
 # **Say why.** With one scale, the loudest channel sets the step for everyone. Its own SQNR is fine, and since it also
 # holds most of the power, so is the SQNR over all. The quiet channels pay. With a scale for each channel (axis 0), the
 # orange line follows the dots, and all channels fare alike. Along axis 1 every scale serves one weight of *each*
-# channel, loud and quiet: it helps the quiet ones hardly at all.
+# channel, loud and quiet ones. Steps get somewhat shorter, since not every column holds a weight as large as the largest
+# of all, but they are the same for all channels, and the quietest are lost as before.
 
 # %% [markdown]
 # ## Build it
@@ -225,7 +226,7 @@ filters = filters[np.argsort(np.abs(filters).max(axis=1))]
 one_scale, _ = per_channel(filters.reshape(1, -1), 0, num_bits=3)  # one channel holds all
 many_scales, scales = per_channel(filters, 0, num_bits=3)
 figure, panels = new_figure(7.5, 4.2, columns=2, sharey=True)
-told = "One scale: {} of 64 filters reach ±3", "A scale each: {} of 64 do"
+told = "One scale: {} of 64 reach ±3", "A scale each: {} of 64 do"
 for panel, q, title in zip(panels, (one_scale.reshape(64, 9), many_scales), told):
     image = panel.imshow(q, cmap="RdBu", vmin=-3, vmax=3, aspect="auto")
     panel.set(
@@ -238,14 +239,15 @@ figure.colorbar(image, ax=panels, label="code", ticks=range(-3, 4))
 Picture(
     figure,
     "Codes of 64 filters at 3 bits as colours. With one scale the quiet filters are pale, "
-    "for they use the codes -1, 0 and 1 only. With a scale each, every filter reaches the outermost codes.",
+    "for they use the codes -1, 0 and 1 only. "
+    "With a scale each, every filter reaches the outermost codes.",
 )
 
 # %% [markdown]
 # ## Drag your own code
 #
-# The explorer again, and now its buttons run *your* `quantize_per_channel`. Even "one for all" does: a tensor with one
-# scale is a single channel that holds everything.
+# The explorer again, and now its buttons run *your* `quantize_per_channel`. Even *tensor* does: a tensor with one scale is
+# a single channel that holds everything.
 
 # %%
 explore_granularity(square, quantize=quantize_per_channel)
@@ -554,7 +556,7 @@ for label, colour, face in (
 ):
     panel.plot([], [], "o", mec=colour, mfc=face, mew=2, ms=8, label=label)
 panel.set(title="One-sided values want a zero point, all want channels")
-panel.set(xlabel="SQNR at 4 bits (dB)", xlim=(0, 32), ylim=(-0.6, 3.6))
+panel.set(xlabel="SQNR at 4 bits (dB)", xlim=(0, 33), ylim=(-0.6, 3.6))
 panel.legend(loc="lower right")
 shapes.set_yticks(rows, list(tensors))
 shapes.set(title="Values, -max to max", xlabel="x / max|x|")

@@ -104,8 +104,9 @@ def _judge_channels(answer: dict, case: Case) -> None:
     q, scales = answer["q"], answer["scales"]
     judge_codes(q, x, num_bits)
     if scales.shape != (x.shape[axis],):
+        channels = "1 channel" if x.shape[axis] == 1 else f"{x.shape[axis]} channels"
         raise Wrong(
-            f"x has shape {x.shape}, so along axis {axis} there are {x.shape[axis]} channels: "
+            f"x of shape {x.shape} has {channels} along axis {axis}: "
             f"scales should have shape {(x.shape[axis],)}, but has {scales.shape}"
         )
     peaks = np.abs(x.astype(np.float64)).max(axis=_others(x.ndim, axis))
@@ -168,6 +169,18 @@ def _reshapes_without_moving(x, axis, num_bits=8):
     return q.reshape(x.shape), scales
 
 
+def _removes_from_a_list(x, axis, num_bits=8):
+    others = list(range(x.ndim))
+    others.remove(axis)
+    return answers.quantize_per_channel(x, axis, num_bits)
+
+
+def _rows_of_a_matrix(x, axis, num_bits=8):
+    scales = np.abs(x).max(axis=1) / (2 ** (num_bits - 1) - 1)
+    scales = np.where(scales == 0, 1, scales)
+    return np.round(x / scales[:, None]).astype(np.int8 if num_bits <= 8 else np.int16), scales
+
+
 def _loop_without_the_last(x, axis, num_bits=8):
     rows = np.moveaxis(x, axis, 0)
     scales, q = np.ones(len(rows)), np.zeros(rows.shape, np.int8 if num_bits <= 8 else np.int16)
@@ -189,12 +202,16 @@ def _scales_in_place(x, axis, num_bits=8):
     return q, scales
 
 
+NO_SUCH_AXIS = (
+    "Among the numbers of the axes, from 0 on, there is no -1: a comparison such as `i != axis` lets every axis "
+    "through, and removing it from a list fails. Make the axis positive first: remainder by the number of axes."
+)
 QUANTIZE_PER_CHANNEL = (
     Misconception(
         "the axis is reduced, and should be kept",
         _reduces_the_axis,
         "NumPy's `max(axis=0)` makes axis 0 disappear. Here `axis` is where the channels are: it stays, "
-        "and the maximum runs over all the *other* axes.",
+        "and the maximum runs over all the others.",
     ),
     Misconception(
         "one scale for all channels",
@@ -219,11 +236,18 @@ QUANTIZE_PER_CHANNEL = (
         "`squeeze()` removes every axis of length 1, and with one channel that is the channel axis too. "
         "Flatten the scales instead: one channel, one scale, shape (1,).",
     ),
+    Misconception("a negative axis is not found", _channels(axis_of=lambda x, axis: axis), NO_SUCH_AXIS),
     Misconception(
         "a negative axis is not found",
-        _channels(axis_of=lambda x, axis: axis),
-        "No axis number i equals -1, so a comparison such as `i != axis` lets every axis through: all were reduced. "
-        "Make the axis positive first: remainder by the number of axes.",
+        _channels(axis_of=lambda x, axis: axis, shape=lambda scales, axis: scales.squeeze()),
+        NO_SUCH_AXIS,
+    ),
+    Misconception("a negative axis is not found", _removes_from_a_list, NO_SUCH_AXIS),
+    Misconception(
+        "written for the rows of a matrix",
+        _rows_of_a_matrix,
+        "`axis=1` and `[:, None]` are right for the rows of a matrix, and for nothing else. Use `axis`, and expect "
+        "any number of axes.",
     ),
     Misconception(
         "only the last axis is reduced",
@@ -244,7 +268,7 @@ QUANTIZE_PER_CHANNEL = (
     Misconception(
         "scales spread along the wrong axis",
         _broadcasts_along_the_last,
-        "Scales of shape (C,) line up with the *last* axis of x. For any other axis they need axes of length 1 behind "
+        "Scales of shape (C,) line up with the last axis of x. For any other axis they need axes of length 1 behind "
         "them, as `keepdims=True` leaves them. A square matrix hides this: the shapes fit, the values do not.",
     ),
     Misconception(
@@ -418,7 +442,7 @@ DEQUANTIZE_PER_CHANNEL = (
     Misconception(
         "scales spread along the last axis",
         lambda q, scales, axis: q.astype(np.float32) * scales,
-        "Scales of shape (C,) line up with the *last* axis of q, whatever `axis` says. In a square matrix nothing "
+        "Scales of shape (C,) line up with the last axis of q, whatever `axis` says. In a square matrix nothing "
         "complains, and every value gets the scale of another channel. Give the scales axes of length 1 where they "
         "do not vary.",
     ),
@@ -737,6 +761,12 @@ QUANTIZE_PER_TOKEN = (
         "a scale for each sequence",
         _tokens(span=lambda x: np.abs(x).max(axis=tuple(range(1, x.ndim)) or 0, keepdims=True)),
         "All tokens of one sequence share a scale here. Reduce the last axis only.",
+    ),
+    Misconception(
+        "axis 1 is reduced",
+        _tokens(span=lambda x: np.abs(x).max(axis=min(1, x.ndim - 1), keepdims=True)),
+        "That is right for (tokens, features). With a batch in front the features are no longer axis 1, but they are "
+        "always the last.",
     ),
     Misconception(
         "one scale for the whole tensor",

@@ -67,13 +67,16 @@ class Choice:
     hint: str = ""
 
     def widget(self) -> widgets.Widget:
-        return widgets.ToggleButtons(
+        buttons = widgets.ToggleButtons(
             value=self.start,
             options=self.options,
             description=self.label,
             tooltip=self.hint or self.label,
             style={"description_width": "initial", "button_width": "auto"},
+            layout={"width": "max-content", "max_width": "100%"},
         )
+        buttons.add_class("widget-inline-hbox")  # the label beside the buttons, as it stands beside a slider
+        return buttons
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from labutils.explore.explorer import Choice, Explorer, Slider, ask
 from labutils.explore.values import db, decibels
 from labutils.scheme import MAX_BITS
 
-PER_TENSOR, AXIS_0, AXIS_1 = GRANULARITIES = ("one for all", "axis 0", "axis 1")
+PER_TENSOR, AXIS_0, AXIS_1 = GRANULARITIES = ("tensor", "axis 0", "axis 1")
 LOUDEST = 100  # the widest spread of the slider
 
 
@@ -78,8 +78,8 @@ class GranularityExplorer(Explorer):
     def sliders(self) -> dict[str, Slider | Choice]:
         return {
             "num_bits": Slider("bits", 2, 8, 4, hint="bit width of a code"),
-            "spread": Slider("channel spread ×", 1, LOUDEST, 1, hint="how much quieter the quietest channel is made"),
-            "granularity": Choice("scales", GRANULARITIES, PER_TENSOR, hint="which elements share a scale"),
+            "spread": Slider("spread ×", 1, LOUDEST, 1, hint="how much quieter the quietest channel is made"),
+            "granularity": Choice("scale per", GRANULARITIES, PER_TENSOR, hint="which elements share a scale"),
         }
 
     def compute(self, state: dict[str, Any]) -> GranularityResult:
@@ -127,8 +127,9 @@ class GranularityExplorer(Explorer):
         if q.shape != tensor.shape:
             raise Wrong(f"q has shape {q.shape}, but x has {tensor.shape}")
         if scales.shape != (tensor.shape[axis],):
+            wanted = (tensor.shape[axis],)
             raise Wrong(
-                f"scales has shape {scales.shape}, but along axis {axis} there are {tensor.shape[axis]} channels"
+                f"scales has shape {scales.shape}, but x of shape {tensor.shape} and axis {axis} ask for {wanted}"
             )
         if not np.isfinite(scales).all() or scales.min() <= 0:
             raise Wrong(f"scales go from {scales.min():g} to {scales.max():g}, and should be positive numbers")
@@ -151,6 +152,8 @@ class GranularityExplorer(Explorer):
         ranges.set(xlim=(-room, len(channels) - 1 + room), yscale="log", ylabel="magnitude",
                    ylim=(min(least, most / 200) / 4, most * 3),
                    xlabel="channel, quietest first")  # fmt: skip
+        # As they came: a reminder under the spread channels, and all there is while a function does not work.
+        ranges.plot(channels, self._peaks, "o", ms=3.5, mew=0, color=palette.ORIGINAL, alpha=0.25)
         (self._peak_marks,) = ranges.plot([], [], "o", ms=3.5, color=palette.ORIGINAL, label="largest |w|")
         (self._step_marks,) = ranges.plot([], [], "-", lw=2.2, color=palette.QUANTIZED, drawstyle="steps-mid",
                                           label="grid step")  # fmt: skip

@@ -7,7 +7,7 @@ from labutils import PerAxis, PerTensor, Scheme, data, explore_granularity, fake
 from labutils.answers import quantize_per_channel
 
 WEIGHTS = np.random.default_rng(0).normal(size=(40, 60)).astype(np.float32)
-SCHEMES = {"one for all": PerTensor(), "axis 0": PerAxis(0), "axis 1": PerAxis(1)}
+SCHEMES = {"tensor": PerTensor(), "axis 0": PerAxis(0), "axis 1": PerAxis(1)}
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def explorer():
     return explore_granularity(WEIGHTS)
 
 
-def at(num_bits=4, spread=1, granularity="one for all"):
+def at(num_bits=4, spread=1, granularity="tensor"):
     return {"num_bits": num_bits, "spread": spread, "granularity": granularity}
 
 
@@ -175,8 +175,8 @@ BROKEN = {
     "codes only": (lambda x, axis, num_bits: x, "expected 2 values"),
     "a list of scales": (lambda x, axis, num_bits: (zeros(x), [1.0]), "scales should be an array"),
     "a shape": (lambda x, axis, num_bits: (np.zeros(3, np.int8), np.ones(1)), "q has shape (3,), but x has"),
-    "too many scales": (lambda x, axis, num_bits: (zeros(x), np.ones(7)), "scales has shape (7,), but along axis 0"),
-    "scales kept": (lambda x, axis, num_bits: (zeros(x), np.ones((1, 1))), "scales has shape (1, 1), but along axis 0"),
+    "too many scales": (lambda x, axis, num_bits: (zeros(x), np.ones(7)), "scales has shape (7,), but x of shape"),
+    "scales kept": (lambda x, axis, num_bits: (zeros(x), np.ones((1, 1))), "scales has shape (1, 1), but x of shape"),
     "a scale of 0": (lambda x, axis, num_bits: (zeros(x), np.zeros(1)), "should be positive"),
     "a scale of NaN": (lambda x, axis, num_bits: (zeros(x), np.array([np.nan])), "should be positive"),
     "codes NaN": (lambda x, axis, num_bits: (np.full(x.shape, np.nan), np.ones(1)), "q holds NaN or Inf"),
