@@ -19,9 +19,7 @@ from labutils.panel import Panel, escape, frame, show
 
 LABS = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith("lab"))
 EXERCISES: dict[str, Exercise] = {
-    exercise.name: exercise
-    for lab in LABS
-    for exercise in importlib.import_module(f"{__name__}.{lab}").EXERCISES
+    exercise.name: exercise for lab in LABS for exercise in importlib.import_module(f"{__name__}.{lab}").EXERCISES
 }
 
 

@@ -47,17 +47,19 @@ def judge_scale(scale: float, expected: float, meaning: str) -> None:
         raise Wrong(f"scale should be {meaning} = {expected:.6g}, but it is {scale:.6g}")
 
 
-def judge_rounding(q: np.ndarray, scale: float, x: np.ndarray, num_bits: int, most: float = 0.5) -> None:
+def judge_rounding(q: np.ndarray, scale: float | np.ndarray, x: np.ndarray, num_bits: int, most: float = 0.5) -> None:
     """Every value comes back within `most` steps: half a step for rounding to the nearest.
 
     Beyond it, what float32 loses: x / scale is off by two roundings of 2^-24, which is up to 2^-23 * quant_max steps.
+    `scale` is one number, or an array that broadcasts over `x`: a step for each channel, token or group.
     """
+    scale = np.broadcast_to(np.asarray(scale, dtype=np.float64), x.shape)
     steps = np.abs(x.astype(np.float64) / scale - q)
     worst = np.unravel_index(np.argmax(steps), steps.shape)
     if steps[worst] > most + 2.0**-22 * Scheme(num_bits).quant_max:
         where = ", ".join(str(int(i)) for i in worst)
         raise Wrong(
-            f"x[{where}] = {x[worst]:.6g} is {x[worst] / scale:.4g} steps of scale, "
+            f"x[{where}] = {x[worst]:.6g} is {x[worst] / scale[worst]:.4g} steps of scale, "
             f"but its code is {q[worst]}: off by {steps[worst]:.3g} steps, where at most {most:g} is lost"
         )
 

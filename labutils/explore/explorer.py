@@ -58,8 +58,8 @@ class Slider:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One control that is dragged over a few values, such as powers of two."""
+class Notches:
+    """One control: a slider that stops at a few values only, such as powers of two."""
 
     label: str
     options: Sequence[Any]
@@ -120,7 +120,7 @@ class Explorer:
 
     # What an explorer says of itself.
 
-    def sliders(self) -> dict[str, Slider | Choice]:
+    def sliders(self) -> dict[str, Slider | Notches]:
         raise NotImplementedError
 
     def build(self, figure: Figure) -> Sequence[Artist]:
