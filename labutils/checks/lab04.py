@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from labutils import answers, packing
-from labutils.checks.contract import judge_codes, trained_weights, wrapping
+from labutils.checks.contract import judge_codes, judge_rounding, trained_weights, wrapping
 from labutils.checks.engine import Case, Exercise, Misconception, Wrong, as_array, as_number, parts
 from labutils.scheme import Scheme
 
@@ -100,14 +100,7 @@ def _judge_quantized(answer: dict, case: Case) -> None:
             f"scales[{_place(worst)}] should be max|group| / {quant_max} = {largest[worst] / quant_max:.6g}, "
             f"but it is {scales[worst]:.6g}"
         )
-    steps = x / _each(scales, size, x.shape[-1])
-    error = np.abs(steps - q)
-    worst = np.unravel_index(np.argmax(error), error.shape)
-    if error[worst] > 0.5 + 2.0**-22 * quant_max:  # float32 loses up to 2^-23 * quant_max steps in x / scale
-        raise Wrong(
-            f"x[{_place(worst)}] = {x[worst]:.6g} is {steps[worst]:.4g} steps of its group's scale, "
-            f"but its code is {q[worst]}: off by {error[worst]:.3g} steps, where at most 0.5 is lost"
-        )
+    judge_rounding(q, _each(scales, size, x.shape[-1]), x, num_bits)
 
 
 def _grouping(

@@ -80,8 +80,8 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Stops:
-    """One control that is dragged over a few values, such as powers of two."""
+class Notches:
+    """One control: a slider that stops at a few values only, such as powers of two."""
 
     label: str
     options: Sequence[Any]
@@ -142,7 +142,7 @@ class Explorer:
 
     # What an explorer says of itself.
 
-    def sliders(self) -> dict[str, Slider | Choice | Stops]:
+    def sliders(self) -> dict[str, Slider | Choice | Notches]:
         raise NotImplementedError
 
     def build(self, figure: Figure) -> Sequence[Artist]:

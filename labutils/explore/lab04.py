@@ -16,7 +16,7 @@ from labutils import answers, palette
 from labutils.affine import real_array
 from labutils.checks.engine import Wrong
 from labutils.checks.lab04 import read_grouped
-from labutils.explore.explorer import Explorer, Slider, Stops, ask
+from labutils.explore.explorer import Explorer, Notches, Slider, ask
 from labutils.explore.values import db, decibels
 from labutils.scheme import MAX_BITS, Scheme
 
@@ -78,10 +78,10 @@ class GroupsExplorer(Explorer):
         self._map_power = _mean_square(sample / self._unit)
         super().__init__()
 
-    def sliders(self) -> dict[str, Slider | Stops]:
+    def sliders(self) -> dict[str, Slider | Notches]:
         return {
             "num_bits": Slider("bits", BITS[0], BITS[-1], 4, hint="bit width of a code"),
-            "group_size": Stops("group size", GROUP_SIZES, 128, hint="how many neighbours in a row share a scale"),
+            "group_size": Notches("group size", GROUP_SIZES, 128, hint="how many neighbours in a row share a scale"),
         }
 
     def compute(self, state: dict[str, Any]) -> GroupsResult:

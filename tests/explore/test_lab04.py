@@ -1,0 +1,208 @@
+"""explore_groups shows what the quantizer under it does to the groups of a matrix, and what they cost."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labutils import explore_groups
+from labutils.answers import bits_per_weight, dequantize_group, quantize_group
+from labutils.explore.lab04 import BITS, GROUP_SIZES
+from labutils.metrics import sqnr_db
+
+W = np.random.default_rng(0).normal(size=(24, 600)).astype(np.float32)
+W[5, 300] = 40.0
+
+
+@pytest.fixture(scope="module")
+def explorer():
+    return explore_groups(W)
+
+
+def test_bits_and_group_size_are_the_controls_and_move_everything(explorer):
+    assert list(explorer.controls) == ["num_bits", "group_size"]
+    assert explorer.controls["group_size"].options == GROUP_SIZES
+    for name, value in (("num_bits", 3), ("group_size", 32)):
+        before = explorer.picture.value, explorer.readout.value, explorer.result
+        explorer.controls[name].value = value
+        assert explorer.picture.value != before[0]
+        assert explorer.readout.value != before[1]
+        assert explorer.result != before[2]
+        assert explorer.controls[name].description and explorer.controls[name].tooltip
+
+
+def test_a_picture_depends_on_the_state_alone(explorer):
+    explorer.controls["num_bits"].value, explorer.controls["group_size"].value = 4, 64
+    first = explorer.picture.value
+    explorer.controls["group_size"].value = 16
+    explorer.controls["num_bits"].value = 8
+    explorer.controls["num_bits"].value = 4
+    explorer.controls["group_size"].value = 64
+    assert explorer.picture.value == first
+
+
+@pytest.mark.parametrize("num_bits", BITS)
+@pytest.mark.parametrize("group_size", GROUP_SIZES)
+def test_the_readout_is_what_the_function_gives(explorer, num_bits, group_size):
+    result = explorer.compute({"num_bits": num_bits, "group_size": group_size})
+    q, scales = quantize_group(W, num_bits, group_size)
+    assert result.sqnr_db == pytest.approx(sqnr_db(W, dequantize_group(q, scales, group_size)), abs=1e-3)
+    assert result.num_scales == scales.size
+    assert result.zeros == pytest.approx(np.mean(q == 0))
+    assert result.bits_per_weight == pytest.approx((q.size * num_bits + scales.size * 16) / q.size)
+
+
+def test_bits_per_weight_are_those_of_the_lab_where_groups_are_full():
+    explorer = explore_groups(W[:, :512])
+    for size in GROUP_SIZES:
+        assert explorer.compute({"num_bits": 4, "group_size": size}).bits_per_weight == bits_per_weight(4, size)
+
+
+def test_the_law_holds_group_by_group_where_steps_are_small():
+    result = explore_groups(W).compute({"num_bits": 8, "group_size": 32})
+    # 14400 squared errors, of which the outlier's group holds most: 5 standard errors of its 32 would be 4 dB, so the
+    # outlier's group is left out here.
+    clean = explore_groups(np.delete(W, 5, axis=0)).compute({"num_bits": 8, "group_size": 32})
+    assert clean.theory_db == pytest.approx(clean.sqnr_db, abs=4.34 * 5 * np.sqrt(0.8 / 13800) * 1.5)
+    assert result.sqnr_db > 20
+
+
+def test_the_window_shows_the_row_with_the_outlier_and_starts_with_a_group(explorer):
+    assert explorer._row == 5
+    assert explorer._window.start % max(GROUP_SIZES) == 0
+    assert explorer._window.start <= 300 < explorer._window.stop
+    result = explorer.compute({"num_bits": 4, "group_size": 128})
+    q, scales = quantize_group(W, 4, 128)
+    assert np.array_equal(result.codes, q[5, explorer._window])
+    assert result.scales.max() == scales.max()
+
+
+def test_small_groups_contain_the_damage(explorer):
+    zeros = [explorer.compute({"num_bits": 4, "group_size": size}).zeros_seen for size in (256, 64, 16)]
+    assert zeros[0] > 2 * zeros[1] > 2 * zeros[2]
+
+
+def test_compute_is_pure(explorer):
+    state, value = explorer.state, explorer.picture.value
+    first, second = explorer.compute(state), explorer.compute(state)
+    assert explorer.picture.value == value
+    for name in vars(first):
+        assert np.array_equal(getattr(first, name), getattr(second, name)), name
+
+
+def test_without_a_kernel_there_is_a_picture_and_a_text(explorer):
+    bundle = explorer._repr_mimebundle_()
+    assert Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).width >= 900
+    assert "bits per weight" in bundle["text/plain"] and "0x" not in bundle["text/plain"]
+
+
+@pytest.mark.parametrize("shape", [(7, 40), (300,), (2, 3, 100), (1, 2), (3, 5000)], ids=str)
+def test_matrices_of_every_shape_can_be_explored(shape):
+    x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    explorer = explore_groups(x)
+    for size in GROUP_SIZES:
+        explorer.controls["group_size"].value = size
+        assert explorer.result.num_scales == x.size // shape[-1] * -(-shape[-1] // size)
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e30], ids=["tiny", "huge"])
+def test_the_unit_of_the_values_does_not_matter(explorer, factor):
+    state = {"num_bits": 4, "group_size": 64}
+    scaled = explore_groups(W * np.float32(factor)).compute(state)
+    assert scaled.sqnr_db == pytest.approx(explorer.compute(state).sqnr_db, abs=0.01)
+
+
+def test_a_torch_tensor_is_explored_like_an_array():
+    torch = pytest.importorskip("torch")
+    assert repr(explore_groups(torch.nn.Parameter(torch.tensor(W)))) == repr(explore_groups(W))
+
+
+def test_the_explored_matrix_is_not_changed():
+    w = W.copy()
+    explore_groups(w).controls["group_size"].value = 16
+    assert np.array_equal(w, W)
+
+
+def test_sliders_run_the_function_that_they_were_given():
+    def coarse(x, num_bits, group_size):
+        return quantize_group(x, 2, group_size)
+
+    both = [explore_groups(W, quantize=f).compute({"num_bits": 8, "group_size": 32}) for f in (coarse, quantize_group)]
+    assert both[0].sqnr_db < both[1].sqnr_db - 20
+
+
+# --- whatever the learner's function does ---
+
+
+def undone(x, *args):
+    raise NotImplementedError()
+
+
+def raises(x, *args):
+    raise RuntimeError("oh dear")
+
+
+def endless(x, *args):
+    while True:
+        pass
+
+
+BROKEN = {
+    "undone": (undone, "is not done yet"),
+    "raises": (raises, "raised RuntimeError: oh dear"),
+    "endless": (endless, "no answer within"),
+    "None": (lambda x, b, g: None, "returned None"),
+    "one value": (lambda x, b, g: x, "expected 2 values"),
+    "codes of another shape": (lambda x, b, g: (np.zeros(3, np.int8), np.ones(3)), "q has shape (3,), but w has"),
+    "codes left in groups": (lambda x, b, g: (quantize_group(x, b, g)[0][..., None], np.ones(3)), "q has shape"),
+    "one scale": (lambda x, b, g: (quantize_group(x, b, g)[0], 0.1), "scales has shape (), and should have"),
+    "scales keep an axis": (lambda x, b, g: (np.zeros(x.shape), np.ones((24, 5, 1))), "a scale for each group"),
+    "scale 0": (lambda x, b, g: _with(quantize_group(x, b, g), 0.0), "not a positive number"),
+    "scale NaN": (lambda x, b, g: _with(quantize_group(x, b, g), np.nan), "not a positive number"),
+    "codes NaN": (lambda x, b, g: (np.full(x.shape, np.nan), quantize_group(x, b, g)[1]), "q holds NaN or Inf"),
+    "huge codes": (lambda x, b, g: (np.full(x.shape, 10**12), quantize_group(x, b, g)[1]), "those are not codes"),
+    "exits": (lambda x, b, g: exit(), "raised SystemExit"),
+}
+
+
+def _with(answer, scale):
+    q, scales = answer
+    scales[0, 0] = scale
+    return q, scales
+
+
+@pytest.mark.parametrize(("broken", "sentence"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_function_is_reported_and_the_slider_lives_on(broken, sentence, monkeypatch):
+    monkeypatch.setattr("labutils.explore.explorer.TIME_LIMIT", 0.2)
+    works = [True]
+    explorer = explore_groups(W, quantize=lambda x, b, g: quantize_group(x, b, g) if works[0] else broken(x, b, g))
+    good = explorer.picture.value
+    works[0] = False
+    explorer.controls["num_bits"].value = 5
+    assert explorer.result is None
+    assert sentence in explorer.readout.value
+    assert explorer.picture.value != good
+    works[0] = True
+    explorer.controls["num_bits"].value = 4
+    assert explorer.picture.value == good
+
+
+@pytest.mark.parametrize(
+    ("w", "error", "sentence"),
+    [
+        (None, TypeError, "got NoneType"),
+        ([[1.0, 2.0]], TypeError, "got list"),
+        (np.arange(6).reshape(2, 3), TypeError, "got dtype int64"),
+        (np.zeros((0, 3), np.float32), ValueError, "must not be empty"),
+        (np.array([[1.0, np.nan]]), ValueError, "NaN or Inf"),
+        (np.zeros((2, 5), np.float32), ValueError, "not all zero"),
+        (np.float32(3), ValueError, "rows of at least two values"),
+        (np.ones((5, 1), np.float32), ValueError, "rows of at least two values"),
+    ],
+    ids=str,
+)
+def test_a_matrix_that_cannot_be_explored_is_refused(w, error, sentence):
+    with pytest.raises(error, match=sentence):
+        explore_groups(w)
