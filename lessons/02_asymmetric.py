@@ -23,6 +23,7 @@ from labutils import (
     predict,
     quantization_error,
 )
+from labutils.answers import dequantize_symmetric, quantize_symmetric
 from labutils.figures import Picture, new_figure
 from labutils.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY
 
@@ -308,8 +309,9 @@ for panel, picture, title in zip(
     ("float: padded with 0.0", "0 in the range", "0 not in the range"),
 ):
     panel.imshow(picture, cmap="gray", vmin=0, vmax=1)
-    panel.set(title=f"{title}", xlabel=f"the border is {picture[0, 0]:.1f}")
-    panel.set(xticks=[], yticks=[])
+    panel.set(
+        title=title, xlabel=f"the border is {picture[0, 0]:.1f}", xticks=[], yticks=[]
+    )
     panel.grid(False)
 Picture(
     figure,
@@ -402,10 +404,10 @@ tensors |= {
 
 def both(x, num_bits):
     """Errors of symmetric and of asymmetric quantization."""
-    plain = Scheme(num_bits)
+    p, symmetric_scale = quantize_symmetric(x, num_bits)
     q, scale, zero_point = quantize(x, num_bits)
     return (
-        quantization_error(x, q, fake_quantize(x, plain)),
+        quantization_error(x, p, dequantize_symmetric(p, symmetric_scale)),
         quantization_error(x, q, dequantize(q, scale, zero_point)),
     )
 
@@ -428,31 +430,18 @@ for name, (symmetric, asymmetric) in results.items():
     )
 
 # %%
+looks = {"weights": (ORIGINAL, "o"), "ReLU6": (QUANTIZED, "s"), "others": (GOOD, "D")}
+kinds = {k: k.split()[0] if k.split()[0] in looks else "others" for k in tensors}
 figure, panel = new_figure(7.5, 3.8)
 r = np.linspace(0, 1, 101)
 panel.plot(
     r, 20 * np.log10((1 + r) * 255 / 254), "--", color=THEORY, label="20 log10(1 + r)"
 )
-for start, colour, mark in (
-    ("weights", ORIGINAL, "o"),
-    ("ReLU6", QUANTIZED, "s"),
-    ("", GOOD, "D"),
-):
-    chosen = [
-        k
-        for k in tensors
-        if (k.startswith(start) if start else not k.startswith(("weights", "ReLU6")))
-    ]
+for kind, (colour, mark) in looks.items():
+    chosen = [k for k in tensors if kinds[k] == kind]
     gains = [b["sqnr_db"] - a["sqnr_db"] for a, b in (results[k] for k in chosen)]
-    panel.plot(
-        [imbalance(tensors[k]) for k in chosen],
-        gains,
-        mark,
-        color=colour,
-        ms=7,
-        alpha=0.8,
-        label=start or "others",
-    )
+    points = [imbalance(tensors[k]) for k in chosen]
+    panel.plot(points, gains, mark, color=colour, ms=7, alpha=0.8, label=kind)
 panel.axhline(20 * np.log10(2), color=INK, lw=1, ls=":")
 panel.text(0.01, 6.2, "one bit", fontsize=9)
 panel.set(
@@ -541,10 +530,9 @@ explore_zero_point(activation)
 # %%
 q, scale, zero_point = quantize(activation, num_bits=4)
 squares = (activation - dequantize(q, scale, zero_point)) ** 2 / (scale**2 / 12)
-print(f"MSE / (Δ²/12): {squares.mean():.2f} of all values,", end=" ")
-print(
-    f"{squares[activation == 0].mean():.2f} of zeros, {squares[activation > 0].mean():.2f} of the others"
-)
+zero = activation == 0
+for name, chosen in (("all values", zero | ~zero), ("zeros", zero), ("the others", ~zero)):
+    print(f"MSE / (Δ²/12) of {name:<10} {squares[chosen].mean():.2f}")
 
 # %% [markdown]
 # Half of the values are exactly 0.0, and 0.0 has no error. That is another thing an exact zero is good for.

@@ -53,6 +53,8 @@ QUANTIZERS = {
     "quantize_clipped": lambda x: answers.quantize_clipped(x, 1.0),
     "best_clip": lambda x: answers.best_clip(x, 4),
     "quantize_stochastic": lambda x: answers.quantize_stochastic(x, 8, np.random.default_rng(0)),
+    "quantize_asymmetric": answers.quantize_asymmetric,
+    "quantize_in_range": lambda x: answers.quantize_in_range(x, -1.0, 2.0),
     "sqnr_db of an original": lambda x: sqnr_db(x, np.ones(3)),
     "sqnr_db of a reconstruction": lambda x: sqnr_db(np.ones(3), x),
     "quantization_error of an original": lambda x: quantization_error(x, np.ones(3, int), np.ones(3)),
@@ -131,6 +133,8 @@ def test_what_is_no_tensor_of_finite_floats_is_refused(make, kind, words):
         answers.quantize_symmetric,
         lambda x: answers.quantize_clipped(x, 1.0),
         lambda x: answers.best_clip(x, 4),
+        answers.quantize_asymmetric,
+        lambda x: answers.quantize_in_range(x, -1.0, 2.0),
     ):
         refuses(kind, words, function, make())
 
@@ -218,6 +222,12 @@ def test_the_answers_are_right_about_unusual_arrays(make):
     assert furthest_off(q, scale) <= scale / 2 + slack(x)
     q, scale = answers.quantize_stochastic(make(), 8, np.random.default_rng(0))
     assert furthest_off(q, scale) <= scale + slack(x)  # to either neighbour
+    q, scale, zero_point = answers.quantize_asymmetric(make())
+    back = answers.dequantize_asymmetric(q, scale, zero_point)
+    assert np.max(np.abs(x.astype(float) - back)) <= scale / 2 + slack(x)
+    assert np.all(back[x == 0] == 0)
+    q, _, _ = answers.quantize_in_range(make(), -1.0, 1.0)
+    assert np.all(q[x > 1] == 255) and np.all(q[x < -1] == 0)
     q, _ = answers.quantize_clipped(make(), 1.0)
     assert np.all(q[x > 1] == 127) and np.all(q[x < -1] <= -127)
     best, largest = answers.best_clip(make(), 4), float(np.max(np.abs(x)))
@@ -255,6 +265,7 @@ BAD_CODES = {
 def test_what_are_no_codes_is_refused(codes, kind, words):
     refuses(kind, ("q ", *words), code_array, codes)
     refuses(kind, ("q ", *words), answers.dequantize_symmetric, codes, 0.1)
+    refuses(kind, ("q ", *words), answers.dequantize_asymmetric, codes, 0.1, 0)
     refuses(kind, ("quantized ", *words), quantization_error, np.ones(2), codes, np.ones(2))
 
 
@@ -295,6 +306,8 @@ TAKE_WIDTHS = {
     "quantize_clipped": lambda bits: answers.quantize_clipped(ONES, 1.0, bits),
     "best_clip": lambda bits: answers.best_clip(ONES, bits),
     "quantize_stochastic": lambda bits: answers.quantize_stochastic(ONES, bits, np.random.default_rng(0)),
+    "quantize_asymmetric": lambda bits: answers.quantize_asymmetric(ONES, bits),
+    "quantize_in_range": lambda bits: answers.quantize_in_range(ONES, 0.0, 1.0, bits),
     "uniform_sqnr_db": theory.uniform_sqnr_db,
     "gaussian_noise": lambda bits: theory.gaussian_noise(bits, 2.0),
     "gaussian_sqnr_db": lambda bits: theory.gaussian_sqnr_db(bits, 2.0),
@@ -364,6 +377,7 @@ TAKE_NUMBERS = {
     "gaussian_sqnr_db": lambda value: theory.gaussian_sqnr_db(4, value),
     "quantize_clipped": lambda value: answers.quantize_clipped(ONES, value),
     "dequantize_symmetric": lambda value: answers.dequantize_symmetric(np.ones(3, np.int8), value),
+    "dequantize_asymmetric": lambda value: answers.dequantize_asymmetric(np.ones(3, np.uint8), value, 0),
 }
 
 

@@ -81,7 +81,7 @@ def _judge_on_the_grid_of(answer: dict, x: np.ndarray, low: float, high: float, 
     low, high = min(low, 0.0), max(high, 0.0)
     quant_max = Scheme(num_bits, symmetric=False).quant_max
     # For an all-zero tensor any positive scale reconstructs 0.
-    judge_scale(scale, (high - low) / quant_max or scale, f"({length_of}) / {quant_max}, with 0 in the range,")
+    judge_scale(scale, (high - low) / quant_max or scale, f"({length_of}, with 0 in the range) / {quant_max}")
     judge_zero_point(zero_point, -low / scale, num_bits)
     judge_rounding(q, scale, np.clip(x, low, high), num_bits, zero_point=int(zero_point))
 
@@ -194,6 +194,20 @@ def _shifted_by_minimum(x, num_bits=8):
     return np.clip(steps, *_limits(num_bits)).astype(_code_dtype(num_bits)), scale, zero_point
 
 
+def _added_in_uint8(span: Callable) -> Callable:
+    """What NumPy 2 makes of `steps.astype(np.uint8) + zero_point`: the sum wraps, and a large zero point is refused."""
+
+    def quantize(x, num_bits=8):
+        low, high = span(x)
+        scale = np.float32((high - low) / (2**num_bits - 1)) or np.float32(1)
+        zero_point = _rounded(low, scale, num_bits)
+        if not 0 <= zero_point <= 255:
+            raise OverflowError(f"Python integer {zero_point} out of bounds for uint8")
+        return np.clip(wrapping(np.round(x / scale) + zero_point, np.uint8), *_limits(num_bits)), scale, zero_point
+
+    return quantize
+
+
 def _signed(x, num_bits=8):
     q, scale, zero_point = answers.quantize_asymmetric(x, num_bits)
     offset = 2 ** (num_bits - 1)
@@ -230,6 +244,12 @@ QUANTIZE_ASYMMETRIC = (
         ),
         "All values lie on one side of 0, so the zero point does not fit its code, and the cast wrapped it around. "
         "Widen the range to include 0 before you divide.",
+    ),
+    Misconception(
+        "the range leaves 0 out, and the zero point does not fit uint8",
+        _added_in_uint8(_without_zero),
+        "All values lie on one side of 0, so the zero point is no code, and NumPy refuses to add it to `uint8`. Widen the "
+        "range to include 0; and add the zero point to floats, before the cast.",
     ),
     Misconception(
         "0 is included from below only",
@@ -322,6 +342,12 @@ QUANTIZE_ASYMMETRIC = (
             to_codes=lambda steps, zero: wrapping(np.round(steps), np.uint8).astype(np.int64) + zero,
         ),
         "Steps below 0 do not fit into an unsigned integer: -13 wraps around to 243. "
+        "Add the zero point and clamp while they are floats, and cast at the end.",
+    ),
+    Misconception(
+        "the zero point is added in uint8",
+        _added_in_uint8(_with_zero),
+        "Sums in `uint8` wrap around before they can be clamped, and a zero point above 255 cannot be added at all. "
         "Add the zero point and clamp while they are floats, and cast at the end.",
     ),
     Misconception(

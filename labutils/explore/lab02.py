@@ -37,7 +37,7 @@ def explore_zero_point(x: Any, quantize: Callable = answers.quantize_asymmetric)
     >>> explorer = explore_zero_point(np.random.default_rng(0).normal(size=10_000).astype(np.float32))
     >>> explorer.controls["shift"].value = 1.0
     >>> explorer.result.zero_point, round(explorer.result.sqnr_db - explorer.result.symmetric_db, 1)
-    (0, 6.5)
+    (0, 6.4)
 
     `x` is a NumPy array or torch tensor of floats, of any shape; `quantize(x, num_bits) -> (q, scale, zero_point)` may
     be a learner's. "shift" adds a constant to all values, in halves of their range: where the smallest value is the
@@ -52,7 +52,7 @@ class ZeroPointResult:
     num_bits: int
     offset: float  # the shift, in units of x
     scale: float
-    zero_point: float  # a learner's may be no integer
+    zero_point: int | float  # a learner's may be no integer
     zero_back: float  # what the code nearest to 0.0 stands for: 0 where zero is exact
     codes_used: int
     levels: np.ndarray  # the values that the codes in use stand for
@@ -79,7 +79,9 @@ class ZeroPointExplorer(Explorer):
         self._x = flat_values(x)
         self._quantize = quantize
         low, high = float(self._x.min()), float(self._x.max())
-        self._half = high / 2 - low / 2 or abs(high)
+        if low == high:
+            raise ValueError(f"x needs at least two different values, but all are {low:g}")
+        self._half = high / 2 - low / 2
         self._power = float(np.mean(np.square(self._x, dtype=np.float64)))
         self._ends = min(low - REACH * self._half, 0), max(high + REACH * self._half, 0)
         # At one step for the whole grid; more steps add the same decibels at every shift.
@@ -101,7 +103,7 @@ class ZeroPointExplorer(Explorer):
         num_bits, offset = state["num_bits"], state["shift"] * self._half
         x = self._x + self._x.dtype.type(offset)
         answer = ask(self._quantize, read_asymmetric, x, num_bits)
-        q, scale, zero_point = answer["q"], answer["scale"], float(answer["zero_point"])
+        q, scale, zero_point = answer["q"], answer["scale"], answer["zero_point"].item()
         require_drawable(x, q, scale)
         if not np.isfinite(zero_point):
             raise Wrong(f"zero_point is {zero_point:g}")
@@ -153,7 +155,7 @@ class ZeroPointExplorer(Explorer):
         (self._plain_grid,) = left.plot([], [], "|", ms=9, mew=1.2, color=palette.THEORY, label="symmetric grid")
         (self._zero,) = left.plot([], [], "D", ms=8, mec=palette.PAPER, mfc=palette.GOOD, label="its code of 0.0")
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "fontsize": 8, "handlelength": 1.4,
-                 "columnspacing": 1.2}  # fmt: skip
+                 "columnspacing": 1.0}  # fmt: skip
         left.legend(ncols=5, **below)
         self._left_title = left.set_title(" ")
         floor = self._symmetric_curve.min() + 20 * np.log10(Scheme(BITS[0]).quant_max)
@@ -163,7 +165,7 @@ class ZeroPointExplorer(Explorer):
         curve = {"lw": 1.4, "ls": "--"}
         (self._curve_line,) = right.plot([], [], color=palette.QUANTIZED, label="asymmetric", **curve)
         (self._plain_line,) = right.plot([], [], color=palette.THEORY, label="symmetric", **curve)
-        (self._more_line,) = right.plot([], [], color=palette.THEORY, lw=1, ls=":", label="with one bit more")
+        (self._more_line,) = right.plot([], [], color=palette.THEORY, lw=1, ls=":", label="symmetric + 1 bit")
         (self._here,) = right.plot([], [], "o", ms=9, mfc=palette.QUANTIZED, mec=palette.PAPER)
         (self._plain_here,) = right.plot([], [], "s", ms=8, mfc=palette.THEORY, mec=palette.PAPER)
         right.legend(ncols=3, **below)
@@ -205,7 +207,6 @@ class ZeroPointExplorer(Explorer):
     def describe(self, result: ZeroPointResult) -> list[tuple[str, str]]:
         return [
             ("bits", f"{result.num_bits}"),
-            ("shift", short(result.offset)),
             ("scale Δ", f"{result.scale:.4g} (symmetric {result.symmetric_scale:.4g})"),
             ("zero point", f"{result.zero_point:g}"),
             ("0.0 comes back as", "0.0" if result.zero_is_exact else f"⚠ {short(result.zero_back)}"),
