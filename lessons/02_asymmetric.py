@@ -493,8 +493,8 @@ for num_bits in (8, 4, 3, 2):
     print(f"weights at {num_bits} bits: median gain {np.median(gains):.1f} dB")
 
 # %% [markdown]
-# Does the network notice? At its input, with few bits, yes. Its last activations, at the same widths, do not care: each is
-# averaged with 63 others before anything is read from it.
+# Does the network notice? At its input, with few bits, yes. At its last activations hardly, a single image at 2 bits: each
+# value there is averaged with 63 others before anything is read from it.
 
 # %%
 weight, bias = network.weights["head.weight"], network.weights["head.bias"]
