@@ -45,7 +45,7 @@ for symmetric in (True, False):
     print(f"{name:<10}: {len(np.unique(rounded))} grey levels, {right:.1%} read correctly")
 
 # %% [markdown]
-# The memory is the same. The symmetric grid has spent half its levels below 0, where there is no pixel.
+# The memory is the same. But the symmetric grid has two of its four codes, -2 and -1, below 0, where there is no pixel.
 
 # %% [markdown]
 # ## Play first
@@ -458,8 +458,8 @@ Picture(
 )
 
 # %% [markdown]
-# ReLU6 outputs: an MSE about 4 times smaller, 6 dB, one bit. (Some are a little off the curve: a grid happens to hit, or to
-# miss, the many values that are exactly 6.) GELU outputs gain nearly as much, since their negative part is short. A
+# ReLU6 outputs: an MSE about 4 times smaller, 6 dB, one bit. (Not all lie on the curve. Where many values are the same, such
+# as 6, a grid happens to hit them or not; and some weight tensors have only a few hundred values to average over.) GELU outputs gain nearly as much, since their negative part is short. A
 # Gaussian gains next to nothing, and when it is shifted far enough, all of the bit.
 #
 # **Where it does not win.** Half of the weight tensors gain less than what one tenth of a bit brings, 0.6 dB: trained
@@ -493,8 +493,8 @@ for num_bits in (8, 4, 3, 2):
     print(f"weights at {num_bits} bits: median gain {np.median(gains):.1f} dB")
 
 # %% [markdown]
-# Does the network notice? At its input, with few bits, yes. Its last activations, at the same widths, do not care: each is
-# averaged with 63 others before anything is read from it.
+# Does the network notice? At its input, with few bits, yes. At its last activations hardly, a single image at 2 bits: each
+# value there is averaged with 63 others before anything is read from it.
 
 # %%
 weight, bias = network.weights["head.weight"], network.weights["head.bias"]
@@ -564,7 +564,7 @@ print("q * scale + zero_point:  ", np.round(q * scale - 128, 1))
 print("(q - zero_point) * scale:", np.round((q + 128) * scale, 1))
 
 # %% [markdown]
-# **Subtracting in 8 bits.** NumPy 2 keeps `int8` minus `int8` an `int8`. A range from -2 to 3 has scale 5/255 and, signed,
+# **Subtracting in 8 bits.** In NumPy, `int8` minus `int8` is an `int8`. A range from -2 to 3 has scale 5/255 and, signed,
 # zero point -26:
 
 # %%

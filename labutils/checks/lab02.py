@@ -248,8 +248,8 @@ QUANTIZE_ASYMMETRIC = (
     Misconception(
         "the range leaves 0 out, and the zero point does not fit uint8",
         _added_in_uint8(_without_zero),
-        "All values lie on one side of 0, so the zero point is no code, and NumPy refuses to add it to `uint8`. Widen the "
-        "range to include 0; and add the zero point to floats, before the cast.",
+        "All values lie on one side of 0, so the zero point is no code, and NumPy refuses to add it to `uint8`. "
+        "Widen the range to include 0; and add the zero point to floats, before the cast.",
     ),
     Misconception(
         "0 is included from below only",
@@ -380,6 +380,12 @@ QUANTIZE_ASYMMETRIC = (
         "zero point in the middle of the codes",
         _asymmetric(zero=lambda low, scale, bits: 2 ** (bits - 1)),
         "The middle is right only if the range is as long below 0 as above. Look where 0.0 lies in this one.",
+    ),
+    Misconception(
+        "no zero point: it is always 0",
+        _asymmetric(zero=lambda low, scale, bits: 0),
+        "With the zero point 0, code 0 stands for 0.0, and all negative values are clamped to it. How many steps lie "
+        "between the minimum and 0? That is the code of 0.0.",
     ),
     Misconception(
         "divides by 2^b",

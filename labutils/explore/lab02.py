@@ -226,4 +226,6 @@ class ZeroPointExplorer(Explorer):
 def _counts(q: np.ndarray) -> tuple[np.ndarray, int]:
     """How often each code from the least to the largest occurs, and the least."""
     least = int(q.min())
-    return np.bincount(q.reshape(-1).astype(np.int64) - least), least
+    above = q.reshape(-1).astype(np.intp)
+    above -= least
+    return np.bincount(above), least
