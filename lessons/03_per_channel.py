@@ -288,8 +288,8 @@ for name, (gains, columns) in made.items():
     )
 
 # %% [markdown]
-# Six to eight decibels over all, little more than a bit. The quietest row gains over thirty: with one scale hardly
-# anything of it is left, with its own it is as good as any. An average over all elements is ruled by the loud rows. (In
+# Six to eight decibels over all, little more than a bit. The quietest row gains over thirty: with one scale little or
+# nothing of it is left, with its own it is as good as any. An average over all elements is ruled by the loud rows. (In
 # the last matrix a row has 8 values, too few for $\Delta^2/12$ to be exact.)
 #
 # So is it six decibels or forty? That depends on what the network does with a quiet channel. If its output is
@@ -500,8 +500,8 @@ check(compare_quantization_methods)
 
 # %% [markdown]
 # Four tensors: trained weights; the ReLU activations of a layer; the same layer's sums sent through a GELU instead; and
-# values with a heavy tail (Student's t with 2 degrees of freedom: now and then one is a hundred times larger than the
-# rest). Channels along axis 0.
+# values with a heavy tail (Student's t with 2 degrees of freedom: now and then one is a hundred times larger than
+# most). Channels along axis 0.
 
 # %%
 from scipy.special import ndtr  # the Gaussian distribution function
@@ -589,9 +589,9 @@ for name, sqnr in found.items():
 # - **Weights**: asymmetric per tensor wins a tenth of a bit, for their range reaches about as far both ways. That is not
 #   worth a zero point. Channels are what counts. (Within a channel there is a little more to win: 64 values reach less
 #   evenly both ways than 4096.)
-# - **Heavy tail**: asymmetric wins next to nothing. Channels win nearly all there is to win, by locking each outlier into one
-#   channel, and still the best corner is only about as good as the *worst* corner of the ReLU. Within a channel, one
-#   outlier rules as ever: it takes smaller groups (lab 04), clipping (lab 01), or another way with outliers (lab 08).
+# - **Heavy tail**: asymmetric wins next to nothing. Channels win most of what there is to win, by locking each outlier
+#   into one channel, and still the best corner is only about as good as the *worst* corner of the ReLU. Within a channel,
+#   one outlier rules as ever: it takes smaller groups (lab 04), clipping (lab 01), or another way with outliers (lab 08).
 #
 # And asymmetric quantization is not free: its zero points have to be taken care of in every matrix product (lab 05). For
 # weights, most libraries stay symmetric per channel.
@@ -656,9 +656,8 @@ for num_bits in (8, 4, 3, 2):
 # | TensorFlow Lite convolution | (out, h, w, in) | 0 |
 # | TensorFlow Lite depthwise convolution | (1, h, w, out) | 3 |
 #
-# (PyTorch's observers refused per-channel quantization of transposed convolutions until pull request 79233, in 2022.
-# TensorFlow Lite's 8-bit specification fixes `dim = 3` for depthwise weights.) Our depthwise weight in the layout of the
-# last row:
+# (PyTorch's observers long refused per-channel quantization of transposed convolutions: issue 54816. TensorFlow Lite's
+# 8-bit specification fixes dimension 3 for depthwise weights.) Our depthwise weight in the layout of the last row:
 
 # %%
 lite = np.moveaxis(depthwise, 0, -1)  # (1, 3, 3, 64)
@@ -670,9 +669,9 @@ for axis in (0, 3):
 # %% [markdown]
 # Along axis 0 there is one "channel". It is per tensor under the name of per channel, and only the SQNR tells.
 #
-# **Scales that were squeezed.** A function in print ends with `return x_quant, scales.squeeze()`, and leaves it to its
-# caller to multiply. With a matrix that is not square, forgetting the new axis is an error. With a square one it is an
-# answer:
+# **Scales that were squeezed.** Functions of this kind often end with `scales.squeeze()` in what they return, and leave it
+# to their callers to multiply. With a matrix that is not square, forgetting the new axis is an error. With a square one
+# it is an answer:
 
 # %%
 q, scales = per_channel(square, 0)  # (64, 64) and (64,)
@@ -690,8 +689,8 @@ except ValueError:
 # %% [markdown]
 # Hidden sizes of transformers make many weights square. Test on a shape whose axes all differ.
 #
-# **A quantizer that changes its input.** SmoothQuant's `quantize_activation_per_token_absmax` saves memory by working in
-# place, and keeps the largest magnitude of a token from falling below 1e-5. In NumPy:
+# **A quantizer that changes its input.** SmoothQuant's `quantize_activation_per_token_absmax` works in place, and takes
+# 1e-5 for the largest magnitude of a token where it is smaller than that. In NumPy:
 
 
 # %%
