@@ -121,7 +121,9 @@ class GroupsExplorer(Explorer):
                                 label="what becomes 0")  # fmt: skip
         self._edges = row.vlines([], -reach, reach, color=palette.INK, lw=0.5, alpha=0.35)
         inside = np.where(np.abs(values) <= reach, values, np.nan)
-        (self._dots,) = row.plot(columns, inside, "o", ms=2.4, mew=0, color=palette.ORIGINAL, label="weights")
+        look = {"ms": 2.4, "mew": 0, "color": palette.ORIGINAL}
+        row.plot(columns, inside, "o", **look, label="weights")  # there before anything is quantized,
+        (self._dots,) = row.plot(columns, inside, "o", **look)  # and once more above the bands
         self._beyond = [
             row.plot(out, np.full(out.shape, side * reach * 0.97), mark, ms=5, mew=0, color=palette.ORIGINAL)[0]
             for side, mark, out in (
