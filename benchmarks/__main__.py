@@ -10,7 +10,7 @@ import sys
 import torch
 from tqdm import tqdm
 
-from benchmarks import explorer, imports, memory, quantize
+from benchmarks import explorer, imports, memory, packing, quantize
 from benchmarks.tables import machine, markdown
 
 
@@ -24,6 +24,7 @@ def main():
         ("What it costs to import", imports.table(progress=progress)),
         ("One explorer update, a million values", explorer.table(progress=progress)),
         *quantize.tables(progress=progress),
+        ("Packing and groups, 4096 x 4096 at 4 bits, milliseconds", packing.table(progress=progress)),
         ("Peak memory beyond the input, choose + quantize + dequantize", memory.table(progress=progress)),
     ]
     print(machine())

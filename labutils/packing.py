@@ -6,7 +6,7 @@ whole byte, filled up with zeros. Negative codes are kept in two's complement.
 
 There are no loops over codes. Eight codes (or 2, or 4: as many as end on a byte) that lie a byte each are read as one
 wide integer, and folded: neighbours move together, then pairs, then fours. Unpacking unfolds. NumPy and torch share
-the code; it works tile by tile (see `layout.TILE`), so that a fold never leaves the processor's cache.
+the code; it works tile by tile, so that a fold never leaves the processor's cache.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import array_api_compat
+import numpy as np
 
 from labutils.affine import code_array
-from labutils.layout import Layout
-from labutils.scheme import PerGroup, whole_number
+from labutils.scheme import whole_number
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
 
 MIN_BITS, MAX_BITS = 2, 8
+TILE = 2**18  # codes: 256 KB, and as much again for what is made of them on the way
 
 
 def pack(q: Array, num_bits: int) -> Array:
@@ -151,9 +152,13 @@ def _folds(bits: int) -> list[tuple[int, int, int]]:
 
 def _tiles(codes: Array) -> Iterator[tuple[slice, slice]]:
     """Slices of rows and columns of a (rows, length) matrix; columns are cut at whole blocks only."""
-    on_cpu = str(array_api_compat.device(codes)) == "cpu"
-    layout = Layout.of(codes.shape, PerGroup(codes.shape[1]))
-    return ((row, column) for (row, _, column), _ in layout.tiles(on_cpu))
+    rows, length = codes.shape
+    budget = TILE if isinstance(codes, np.ndarray) else rows * length
+    wide = min(length, budget)
+    tall = max(1, budget // wide)
+    for row in range(0, rows, tall):
+        for column in range(0, length, wide):
+            yield slice(row, row + tall), slice(column, min(column + wide, length))
 
 
 def _bytes(column: slice, bits: int) -> slice:

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torchao")
 torch = pytest.importorskip("torch")
 
-from benchmarks import explorer, imports, memory, quantize, tables  # noqa: E402
+from benchmarks import explorer, imports, memory, packing, quantize, tables  # noqa: E402
 from benchmarks.candidates import CANDIDATES, GRANULARITIES, run  # noqa: E402
 
 
@@ -45,6 +45,31 @@ def test_quantize_tables_have_a_row_for_each_granularity_and_phase():
     assert math.isnan(dequantizing["torch"]), "torch's fake-quantize makes no codes to dequantize"
 
 
+def test_packers_pack_the_same_codes():
+    q = torch.randint(-8, 8, (16, 64), generator=torch.Generator().manual_seed(2), dtype=torch.int8)
+    works = packing.works(q, torch.randn(16, 256))
+    two = works["pack_int4"]
+    for who in ("labutils on NumPy", "torchao, its formula", "torchao pack_uint4"):
+        assert np.array_equal(two[who](), two[packing.OURS]()), who
+    assert torch.equal(packing.torch_pack_int32(torch.arange(-8, 0)), torch.tensor([0x76543210], dtype=torch.int32))
+    for work, doers in works.items():
+        if work.startswith("unpack"):
+            mask = 15 if "4" in work else 7
+            for who, do in doers.items():
+                assert np.array_equal(np.asarray(do()) & mask, np.asarray(doers[packing.OURS]()) & mask), (work, who)
+    for who, do in works["quantize_group, g128"].items():
+        codes, scales = (np.asarray(part) for part in do())
+        expected, steps = (np.asarray(part) for part in works["quantize_group, g128"][packing.OURS]())
+        assert np.allclose(scales, steps, rtol=1e-5) and np.abs(codes - expected).max() <= 1, who
+
+
+def test_the_packing_table_has_a_row_for_each_work_and_doer():
+    rows = packing.table(side=256, repeats=1)
+    assert {row["what"] for row in rows} >= {"pack_int4", "unpack_int4", "quantize_group, g128"}
+    assert all(row["ms"] > 0 for row in rows)
+    assert all(row["of labutils"] == 1 for row in rows if row["by"] == packing.OURS)
+
+
 def test_peak_memory_counts_what_is_held_and_forgets_the_process_that_asks():
     ballast = np.ones(2**24)  # 128 MiB here must not hide what is measured there
     mib = memory.peak_beyond_input("labutils", "per tensor", side=2048) / memory.MIB
@@ -59,6 +84,8 @@ def test_every_explorer_update_computes_anew():
         ("explore_bits", "outlier"),
         ("explore_clipping", "num_bits"),
         ("explore_clipping", "clip"),
+        ("explore_groups", "num_bits"),
+        ("explore_groups", "group_size"),
     ]
     assert all(row["p95 ms"] >= row["median ms"] > 0 for row in rows)
 

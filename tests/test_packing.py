@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from labutils import packing
-from labutils.layout import TILE
-from labutils.packing import pack, packed_length, unpack
+from labutils.packing import TILE, pack, packed_length, unpack
 
 WIDTHS = range(2, 9)
 

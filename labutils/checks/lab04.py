@@ -555,12 +555,12 @@ def _packer_cases(num_bits: int) -> list[Case]:
     top = 2 ** (num_bits - 1)
     first = [1, -2, 7] if num_bits == 4 else [1, -2, 3, -4, 0, -1]
     return [
+        Case("the codes 1 and -2", (np.array([1, -2], dtype=np.int8),)),
         Case("the worked example", (np.array(first, dtype=np.int8),)),
         Case("every code once", (np.arange(-top, top, dtype=np.int8),)),
         Case("only positive codes", (np.arange(1, 9, dtype=np.int8) % top,)),
         Case("only negative codes", (-(np.arange(8, dtype=np.int8) % top) - np.int8(1),)),
         Case("one code", (np.array([-3], dtype=np.int8),)),
-        Case("two codes", (np.array([-1, 2], dtype=np.int8),)),
         Case("rows of even length", (_codes((6, 8), num_bits, 6),)),
         Case("rows of odd length: each ends with a byte of its own", (_codes((5, 7), num_bits, 7),)),
         Case("three axes", (_codes((2, 3, 11), num_bits, 8),)),
@@ -653,6 +653,12 @@ PACK_INT4 = (
         "sign and magnitude instead of two's complement",
         _in_pairs(lambda first, second: _nibbles(_sign_and_magnitude(first), _sign_and_magnitude(second))),
         "A sign bit in front of |q| has no place for -8, and two zeros. In two's complement -1 is 1111 and -8 is 1000.",
+    ),
+    Misconception(
+        "an odd row is not filled up",
+        _in_pairs(_nibbles, even=lambda q: q),
+        "A row of 7 has four first codes and three second ones: they do not pair up. (With 3 codes NumPy even lets one "
+        "stand for two, without a word.) Add a zero to a row of odd length before you split it.",
     ),
     Misconception(
         "the last code of an odd row is lost",

@@ -111,8 +111,8 @@ class GroupsExplorer(Explorer):
         reach = 4.5 * float(np.median(np.abs(values)))  # three standard deviations of a Gaussian
         reach = max(reach, float(np.abs(values).max()) / 30)
         self._reach = reach
-        row.set(xlim=(columns[0] - 1, columns[-1] + 1), ylim=(-reach, reach), xlabel=f"column, in row {self._row}",
-                ylabel="weight")  # fmt: skip
+        row.set(xlim=(columns[0] - 1, columns[-1] + 1), ylim=(-1.28 * reach, reach))
+        row.set(xlabel=f"column, in row {self._row}", ylabel="weight")
         row.grid(False)
         edges = np.array([columns[0], columns[-1] + 1]) - 0.5
         self._spans = row.stairs([0.0], edges, baseline=[0.0], fill=True, color=palette.WARN, alpha=0.22, lw=0,
@@ -120,7 +120,10 @@ class GroupsExplorer(Explorer):
         self._dead = row.stairs([0.0], edges, baseline=[0.0], fill=True, color=palette.QUANTIZED, alpha=0.45, lw=0,
                                 label="what becomes 0")  # fmt: skip
         self._edges = row.vlines([], -reach, reach, color=palette.INK, lw=0.5, alpha=0.35)
-        (self._dots,) = row.plot(columns, values, "o", ms=2.4, mew=0, color=palette.ORIGINAL, label="weights")
+        inside = np.where(np.abs(values) <= reach, values, np.nan)
+        look = {"ms": 2.4, "mew": 0, "color": palette.ORIGINAL}
+        row.plot(columns, inside, "o", **look, label="weights")  # there before anything is quantized,
+        (self._dots,) = row.plot(columns, inside, "o", **look)  # and once more above the bands
         self._beyond = [
             row.plot(out, np.full(out.shape, side * reach * 0.97), mark, ms=5, mew=0, color=palette.ORIGINAL)[0]
             for side, mark, out in (
@@ -135,8 +138,7 @@ class GroupsExplorer(Explorer):
             (6, math.copysign(11, -largest)), textcoords="offset points", va="center", fontsize=9, weight="bold",
             color=palette.ORIGINAL,
         )  # fmt: skip
-        self._legend = row.legend(loc="lower center", ncols=3, fontsize=8, handlelength=1.2, columnspacing=1.2,
-                                  frameon=True, framealpha=0.9, edgecolor="none", borderpad=0.3)  # fmt: skip
+        row.legend(loc="lower center", ncols=3, fontsize=8, handlelength=1.2, columnspacing=1.2, borderpad=0.1)
         self._row_title = row.set_title(" ")
         levels = {key: decibels(self._map_power, noise) for key, noise in self._map.items()}
         finite = [level for level in levels.values() if math.isfinite(level)]
@@ -149,14 +151,14 @@ class GroupsExplorer(Explorer):
                   ylabel="SQNR (dB)")  # fmt: skip
         (self._here,) = front.plot([], [], "o", ms=9, mfc=palette.QUANTIZED, mec=palette.PAPER, mew=1.2)
         self._front_title = front.set_title(" ")
-        return [self._spans, self._dead, self._edges, self._dots, *self._beyond, self._peak, self._legend,
+        return [self._spans, self._dead, self._edges, self._dots, *self._beyond, self._peak,
                 self._row_title, self._here, self._front_title]  # fmt: skip
 
     def draw(self, result: GroupsResult) -> None:
         start, stop = self._window.start, self._window.stop
         edges = np.append(np.arange(start, stop, result.group_size), stop) - 0.5
-        span = np.minimum(result.scales * Scheme(result.num_bits).quant_max, 2 * self._reach)
-        dead = np.minimum(result.scales / 2, 2 * self._reach)
+        span = np.minimum(result.scales * Scheme(result.num_bits).quant_max, self._reach)
+        dead = np.minimum(result.scales / 2, self._reach)
         self._spans.set_data(span, edges, baseline=-span)
         self._dead.set_data(dead, edges, baseline=-dead)
         self._edges.set_segments([[(edge, -self._reach), (edge, self._reach)] for edge in edges[1:-1]])

@@ -189,6 +189,13 @@ def test_a_broken_function_is_reported_and_the_slider_lives_on(broken, sentence,
     assert explorer.picture.value == good
 
 
+def test_a_broken_function_does_not_keep_an_explorer_from_opening():
+    explorer = explore_groups(W, quantize=raises)
+    assert "oh dear" in repr(explorer)
+    left = np.asarray(Image.open(io.BytesIO(explorer.picture.value)))[:, :640].astype(int)
+    assert np.count_nonzero(left[..., 2] - left[..., 0] > 100) > 500, "the weights are drawn, in blue"
+
+
 @pytest.mark.parametrize(
     ("w", "error", "sentence"),
     [
