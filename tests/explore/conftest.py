@@ -1,0 +1,29 @@
+"""What every explorer must outlive."""
+
+import pytest
+
+
+@pytest.fixture
+def outlives(monkeypatch):
+    """outlives(explore, working, broken, sentence): a function that breaks while a slider moves is reported with
+    `sentence`, shows no picture of what it did not compute, and works again as soon as it works again."""
+    monkeypatch.setattr("labutils.explore.explorer.TIME_LIMIT", 0.2)
+
+    def outlives(explore, working, broken, sentence):
+        works = [True]
+
+        def function(*args):
+            return (working if works[0] else broken)(*args)
+
+        explorer = explore(quantize=function)
+        slider = explorer.controls["num_bits"]
+        start, good = slider.value, explorer.picture.value
+        works[0] = False
+        slider.value = start + 1
+        assert sentence in explorer.readout.value
+        assert explorer.picture.value != good
+        works[0] = True
+        slider.value = start
+        assert explorer.picture.value == good
+
+    return outlives
