@@ -5,14 +5,26 @@ from time import perf_counter
 
 import numpy as np
 
-from labutils.explore import explore_bits, explore_clipping, explore_groups
+from labutils.explore import (
+    explore_bits,
+    explore_clipping,
+    explore_granularity,
+    explore_groups,
+    explore_zero_point,
+)
 
 SWEEPS = {  # explorer -> control -> the values it is dragged over
     explore_bits: {"num_bits": range(2, 9), "outlier": np.arange(1.5, 20, 2.5)},
     explore_clipping: {"num_bits": range(2, 9), "clip": np.arange(0.1, 1, 0.13)},
+    explore_zero_point: {"num_bits": range(2, 9), "shift": np.arange(-2, 2, 0.6)},
+    explore_granularity: {
+        "num_bits": range(2, 9),
+        "spread": np.arange(2, 100, 14.0),
+        "granularity": ("tensor", "axis 0", "axis 1"),
+    },
     explore_groups: {"num_bits": range(2, 9), "group_size": (16, 32, 64, 128, 256)},
 }
-MATRICES = {explore_groups}  # drawn row by row
+MATRICES = {explore_granularity, explore_groups}  # drawn row by row
 
 
 def table(size=10**6, repeats=4, progress=lambda rounds, title: rounds):

@@ -84,6 +84,11 @@ def test_every_explorer_update_computes_anew():
         ("explore_bits", "outlier"),
         ("explore_clipping", "num_bits"),
         ("explore_clipping", "clip"),
+        ("explore_zero_point", "num_bits"),
+        ("explore_zero_point", "shift"),
+        ("explore_granularity", "num_bits"),
+        ("explore_granularity", "spread"),
+        ("explore_granularity", "granularity"),
         ("explore_groups", "num_bits"),
         ("explore_groups", "group_size"),
     ]

@@ -15,6 +15,7 @@ from labutils import answers, palette, theory
 from labutils.explore.explorer import Explorer, Slider
 from labutils.explore.values import (
     Histogram,
+    counts_of,
     db,
     decibels,
     error_in_steps,
@@ -95,8 +96,7 @@ class BitsExplorer(Explorer):
         num_bits, outlier = state["num_bits"], state["outlier"]
         x = _with_outlier(self._x, self._peak, outlier)
         q, scale = quantized(self._quantize, x, num_bits)
-        least = int(q.min())
-        counts = np.bincount(q.reshape(-1).astype(np.int64) - least)
+        counts, least = counts_of(q)
         error = error_in_steps(x, q, scale)
         mse = mean_squared(error, scale)
         sample = _with_outlier(self._sample, self._sample_peak, outlier)

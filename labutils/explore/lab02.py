@@ -16,6 +16,7 @@ from labutils.checks.engine import Wrong
 from labutils.explore.explorer import Explorer, Slider, ask
 from labutils.explore.values import (
     BINS,
+    counts_of,
     db,
     decibels,
     error_in_steps,
@@ -109,7 +110,7 @@ class ZeroPointExplorer(Explorer):
             raise Wrong(f"zero_point is {zero_point:g}")
         error = error_in_steps(x, q, scale)
         error += x.dtype.type(zero_point)
-        counts, least = _counts(q)
+        counts, least = counts_of(q)
         codes = np.arange(2**num_bits)
         nearest = codes[np.argmin(np.abs(codes - zero_point))]
         plain, plain_scale = answers.quantize_symmetric(x, num_bits)
@@ -126,7 +127,7 @@ class ZeroPointExplorer(Explorer):
             grid=scale * (codes - zero_point),
             sqnr_db=decibels(self._power, mean_squared(error, scale)),
             symmetric_scale=plain_scale,
-            symmetric_codes_used=int(np.count_nonzero(_counts(plain)[0])),
+            symmetric_codes_used=int(np.count_nonzero(counts_of(plain)[0])),
             symmetric_db=decibels(self._power, noise_of(x, plain, plain_scale)),
             curve_db=self._curve + 20 * np.log10(Scheme(num_bits, symmetric=False).quant_max),
             symmetric_curve_db=self._symmetric_curve + 20 * np.log10(Scheme(num_bits).quant_max),
@@ -221,11 +222,3 @@ class ZeroPointExplorer(Explorer):
             f"⚠ The zero point {result.zero_point:g} is not one of the codes 0 to {2**result.num_bits - 1}: the code "
             f"nearest to it stands for {short(result.zero_back)}, and every 0.0 would come back as that."
         )
-
-
-def _counts(q: np.ndarray) -> tuple[np.ndarray, int]:
-    """How often each code from the least to the largest occurs, and the least."""
-    least = int(q.min())
-    above = q.reshape(-1).astype(np.intp)
-    above -= least
-    return np.bincount(above), least
