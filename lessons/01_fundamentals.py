@@ -8,7 +8,7 @@
 # - write symmetric quantization and its inverse, for any bit width,
 # - say how large the error will be before you measure it: at most $\Delta/2$, on average $\Delta^2/12$, 6 dB a bit,
 # - explain what one outlier does, and when it pays to clip it,
-# - recognise four mistakes that are in print.
+# - recognise four ways in which quantizers are written or tested wrongly.
 
 # %%
 import numpy as np
