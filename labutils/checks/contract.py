@@ -61,6 +61,11 @@ def judge_scale(scale: float, expected: float, meaning: str) -> None:
         raise Wrong(f"scale should be {meaning} = {expected:.6g}, but it is {scale:.6g}")
 
 
+def float32_noise(quant_max: int) -> float:
+    """Steps by which x / scale may be off in float32: two roundings of 2^-24, so 2^-23 * quant_max. Twice that is given."""
+    return 2.0**-22 * quant_max
+
+
 def judge_rounding(
     q: np.ndarray,
     scale: float | np.ndarray,
@@ -69,16 +74,15 @@ def judge_rounding(
     most: float = 0.5,
     zero_point: int | None = None,
 ) -> None:
-    """Every value comes back within `most` steps: half a step for rounding to the nearest.
+    """Every value comes back within `most` steps, half a step for rounding to the nearest, and what float32 loses.
 
-    Beyond it, what float32 loses: x / scale is off by two roundings of 2^-24, which is up to 2^-23 * quant_max steps.
     `scale` is one number, or an array that broadcasts over `x`: a step for each channel, token or group.
     """
     symmetric = zero_point is None
     scale = np.broadcast_to(np.asarray(scale, dtype=np.float64), x.shape)
     steps = np.abs(x.astype(np.float64) / scale + (zero_point or 0) - q)
     worst = np.unravel_index(np.argmax(steps), steps.shape)
-    if steps[worst] > most + 2.0**-22 * Scheme(num_bits, symmetric=symmetric).quant_max:
+    if steps[worst] > most + float32_noise(Scheme(num_bits, symmetric=symmetric).quant_max):
         where = ", ".join(str(int(i)) for i in worst)
         from_zero = "" if symmetric else f" and 0.0 has the code {zero_point},"
         raise Wrong(

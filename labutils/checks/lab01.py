@@ -9,6 +9,7 @@ import numpy as np
 
 from labutils import answers
 from labutils.checks.contract import (
+    float32_noise,
     judge_codes,
     judge_rounding,
     judge_scale,
@@ -761,7 +762,7 @@ def _judge_stochastic(answer: dict, case: Case) -> None:
     bias, bound = float(np.mean(q - x.astype(np.float64) / scale)), 2.5 / math.sqrt(x.size)
     if abs(bias) > bound:
         raise Wrong(f"on average the codes are off by {bias:+.3f} steps; chance explains at most {bound:.3f}")
-    drawn = np.abs(x.astype(np.float64) / scale - q) > 0.5 + 2.0**-22 * quant_max
+    drawn = np.abs(x.astype(np.float64) / scale - q) > 0.5 + float32_noise(quant_max)
     fractional = np.abs(x.astype(np.float64) / scale - np.round(x / scale)) > 0.1
     if fractional.sum() > 1000 and not drawn.any():
         raise Wrong("every value went to its nearest code: nothing was left to chance")

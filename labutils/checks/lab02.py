@@ -9,6 +9,7 @@ import numpy as np
 
 from labutils import answers, data
 from labutils.checks.contract import (
+    float32_noise,
     judge_codes,
     judge_rounding,
     judge_scale,
@@ -93,7 +94,7 @@ def judge_zero_point(zero_point: np.generic, steps: float, num_bits: int) -> Non
         raise Wrong(f"zero_point is a code, so it should be an integer, but it is the float {zero_point:.6g}")
     if not 0 <= zero_point <= quant_max:
         raise Wrong(f"zero_point is the code of 0.0, so it should lie in [0, {quant_max}], but it is {zero_point}")
-    if abs(zero_point - steps) > 0.5 + 2.0**-22 * quant_max:
+    if abs(zero_point - steps) > 0.5 + float32_noise(quant_max):
         raise Wrong(
             f"0.0 lies {steps:.4g} steps above the smallest value of the range, so zero_point should be {steps:.0f}, "
             f"but it is {zero_point}"

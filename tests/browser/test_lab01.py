@@ -1,21 +1,9 @@
 """Lab 01 in JupyterLab, in a real browser, as a student meets it."""
 
-import os
-import sys
-from pathlib import Path
-
 import pytest
 
-from tools.browser import find_browser, notebook_in_browser
-
-ROOT = Path(__file__).resolve().parents[2]
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        find_browser() is None and not os.environ.get("CI"), reason="no Chromium or Chrome on this machine"
-    ),
-]
+pytestmark = pytest.mark.browser
+NOTEBOOK = "01_fundamentals.ipynb"
 
 WRONG = """
 def quantize_symmetric(x, num_bits=8):
@@ -31,33 +19,17 @@ def quantize_symmetric(x, num_bits=8):
 OWN = "explore_bits(weights, quantize=quantize_symmetric)"
 
 
-@pytest.fixture(scope="module")
-def lab():
-    with notebook_in_browser(ROOT / "notebooks" / "01_fundamentals.ipynb") as notebook:
-        notebook.run_all()
-        yield notebook
-
-
-def picture(area):
-    return area.locator("img").first.get_attribute("src")
-
-
-def wait_for_another_picture(lab, area, before):
-    image = area.locator("img").first.element_handle()
-    lab.page.wait_for_function("([image, before]) => image.src !== before", arg=[image, before], timeout=10_000)
-
-
 def test_dragging_with_the_mouse_changes_picture_and_readout(lab):
     area = lab.output("explorer")
     handle = area.locator(".noUi-handle").first
     readout = area.locator("[role=status]").last
-    before, text = picture(area), readout.inner_text()
+    before, text = lab.picture(area), readout.inner_text()
     box = handle.bounding_box()
     lab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     lab.page.mouse.down()
     lab.page.mouse.move(box["x"] + 120, box["y"] + box["height"] / 2, steps=8)
     lab.page.mouse.up()
-    wait_for_another_picture(lab, area, before)
+    lab.wait_for_another_picture(area, before)
     lab.page.wait_for_timeout(500)
     after = readout.inner_text()
     assert after != text
@@ -70,10 +42,10 @@ def test_dragging_with_the_keyboard_changes_picture_and_readout(lab):
     area = lab.output("explorer")
     handle = area.locator(".noUi-handle").first
     readout = area.locator("[role=status]").last
-    bits, before = int(readout.inner_text().splitlines()[1]), picture(area)
+    bits, before = int(readout.inner_text().splitlines()[1]), lab.picture(area)
     handle.focus()
     lab.page.keyboard.press("ArrowLeft")
-    wait_for_another_picture(lab, area, before)
+    lab.wait_for_another_picture(area, before)
     lab.page.wait_for_timeout(300)
     assert int(readout.inner_text().splitlines()[1]) == bits - 1
 
@@ -99,10 +71,10 @@ def test_the_sliders_then_run_the_students_function(lab):
     lab.run(OWN)
     area = lab.output(OWN)
     assert "not done yet" not in area.inner_text()
-    before = picture(area)
+    before = lab.picture(area)
     area.locator(".noUi-handle").first.focus()
     lab.page.keyboard.press("ArrowRight")
-    wait_for_another_picture(lab, area, before)
+    lab.wait_for_another_picture(area, before)
 
 
 def test_a_prediction_hides_its_answer_until_there_is_a_guess(lab):
@@ -112,7 +84,3 @@ def test_a_prediction_hides_its_answer_until_there_is_a_guess(lab):
     entry.fill("3")
     entry.press("Enter")
     area.get_by_text("The answer is 6.021 dB: you were 3.021 dB below.").wait_for(timeout=10_000)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "-v"]))

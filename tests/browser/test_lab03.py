@@ -1,13 +1,7 @@
 """Lab 03 in JupyterLab, in a real browser: buttons beside sliders, and a learner's function under both."""
 
-import os
-from pathlib import Path
-
 import pytest
 
-from tools.browser import find_browser, notebook_in_browser
-
-ROOT = Path(__file__).resolve().parents[2]
 OWN = "explore_granularity(square, quantize=quantize_per_channel)"
 REDUCED = """
 def quantize_per_channel(x, axis, num_bits=8):
@@ -15,32 +9,18 @@ def quantize_per_channel(x, axis, num_bits=8):
     return np.round(x / scales).astype(np.int8), scales
 """
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        find_browser() is None and not os.environ.get("CI"), reason="no Chromium or Chrome on this machine"
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def lab():
-    with notebook_in_browser(ROOT / "notebooks" / "03_per_channel.ipynb") as notebook:
-        notebook.run_all()
-        yield notebook
+pytestmark = pytest.mark.browser
+NOTEBOOK = "03_per_channel.ipynb"
 
 
 def test_a_button_pressed_by_mouse_or_keyboard_changes_picture_and_readout(lab):
     area = lab.output("explorer = explore_granularity(square)")
     readout = area.locator("[role=status]").last
-    image = area.locator("img").first
     assert "1\n" in readout.inner_text().split("scales\n")[1]
     for press in (lambda button: button.click(), lambda button: button.press("Enter")):
-        before = image.get_attribute("src")
+        before = lab.picture(area)
         press(area.locator("button", has_text="axis 0"))
-        lab.page.wait_for_function(
-            "([image, before]) => image.src !== before", arg=[image.element_handle(), before], timeout=10_000
-        )
+        lab.wait_for_another_picture(area, before)
         area.get_by_text("64", exact=True).wait_for(timeout=10_000)  # scales
         area.locator("button", has_text="tensor").click()
         area.get_by_text("2.05 kB").wait_for(timeout=10_000)

@@ -250,7 +250,7 @@ def test_codes_left_as_floats_can_be_dragged_all_the_same():
     assert explore_bits(WEIGHTS, quantize=floats).result.codes_used > 1
 
 
-@pytest.mark.parametrize("explore", [explore_bits, explore_clipping])
+@pytest.mark.parametrize("explore", [explore_bits, explore_clipping, explore_zero_point])
 @pytest.mark.parametrize(
     ("x", "error", "sentence"),
     [
