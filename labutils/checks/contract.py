@@ -62,7 +62,7 @@ def judge_scale(scale: float, expected: float, meaning: str) -> None:
 
 
 def float32_noise(quant_max: int) -> float:
-    """Steps by which x / scale may be off in float32: two roundings of 2^-24, so 2^-23 * quant_max. Twice that is given."""
+    """What float32 may be off by in x / scale, in steps: two roundings of 2^-24; twice that is allowed."""
     return 2.0**-22 * quant_max
 
 
