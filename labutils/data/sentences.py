@@ -8,7 +8,6 @@ transformers are imported when an encoder is first asked for.
 from __future__ import annotations
 
 import copy
-import importlib
 import itertools
 import logging
 import warnings
@@ -112,10 +111,15 @@ class SentenceEncoder:
 @cache
 def _trained() -> tuple[nn.Module, Any]:
     """The model with its trained weights, frozen, and the tokenizer; kept, and never handed out."""
-    torch, transformers = _imported("torch"), _imported("transformers")
-    from safetensors.torch import load_file
-
     weights, config, tokenizer = (str(minilm.find(file)[0]) for file in minilm.PUBLISHED)
+    try:
+        with _quietly():
+            import torch
+            import transformers
+            from safetensors.torch import load_file
+    except ModuleNotFoundError as missing:
+        name = missing.name
+        raise ImportError(f"sentence_encoder needs {name}, which is not installed: `pip install {name}`") from missing
     with _quietly(), torch.random.fork_rng(devices=[]):  # built with random weights: the learner's seed must not move
         # The pooler is left out: embeddings are means, and a layer that nothing reads would only blur every count.
         model = transformers.BertModel(transformers.BertConfig.from_json_file(config), add_pooling_layer=False)
@@ -123,14 +127,6 @@ def _trained() -> tuple[nn.Module, Any]:
     unread = ("pooler.", "embeddings.position_ids")
     model.load_state_dict({name: w for name, w in load_file(weights).items() if not name.startswith(unread)})
     return model.eval().requires_grad_(False), reader
-
-
-def _imported(name: str) -> Any:
-    try:
-        with _quietly():
-            return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ImportError(f"sentence_encoder needs {name}, which is not installed: `pip install {name}`") from error
 
 
 @contextmanager
