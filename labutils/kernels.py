@@ -57,8 +57,16 @@ def int_matmul(a: Tensor, b: Tensor) -> Tensor:
     if a.shape[1] != b.shape[0]:
         raise ValueError(f"a has {a.shape[1]} columns, but b has {b.shape[0]} rows")
     _require_room(a.shape[1], MOST_PRODUCTS)
-    product = _float_blocks if _why_not_int_mm(a, b) else torch._int_mm
-    return product(a, b)
+    return _float_blocks(a, b) if _why_not_int_mm(a, b) else torch._int_mm(_laid_out(a), _laid_out(b))
+
+
+def _laid_out(matrix: Tensor) -> Tensor:
+    """A matrix in rows, or a transposed one: of other views `_int_mm` reads what lies beside them (torch 2.13)."""
+    rows, columns = matrix.shape
+    transposed = min(rows, columns) > 1 and matrix.stride() == (1, rows)
+    if transposed or matrix.stride() == (columns, 1):
+        return matrix
+    return matrix.clone(memory_format=torch.contiguous_format)
 
 
 def _float_blocks(a: Tensor, b: Tensor) -> Tensor:
@@ -209,7 +217,8 @@ class Int8Weights:
 
     def _int_matmul(self, codes: Tensor) -> Tensor:
         """sum q w in int32, with q - 128 as the int8 that `int_matmul` takes."""
-        return int_matmul((codes ^ 128).view(torch.int8), self._held.t()).add_(self._held.sum(1, torch.int32) * 128)
+        sums = self._held.sum(1, dtype=torch.int32)
+        return int_matmul((codes ^ 128).view(torch.int8), self._held.t()).add_(sums * 128)
 
     def dequantize(self) -> Tensor:
         """The weight as float32 (N, K)."""
@@ -229,7 +238,7 @@ def _pack_onednn(codes: Tensor) -> Tensor:
 
 
 def _onednn(codes: Tensor, held: Tensor, scale: Tensor) -> Tensor:
-    """uint8 codes (M, K) by the packed weight: the sums in int32, exactly, then float32 times the scale of each output."""
+    """uint8 codes (M, K) by the packed weight: exact sums in int32, as float32, times the scale of each output."""
     zero = torch.zeros((), dtype=torch.int64).expand(len(scale))
     return torch.ops.onednn.qlinear_pointwise(
         codes, 1.0, 0, held, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
