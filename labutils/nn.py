@@ -3,7 +3,7 @@
 | layer | weight | activations | multiplies |
 |---|---|---|---|
 | `QuantizedLinear` | codes, any `Scheme` | float | floats: the weight is dequantized at each call |
-| `Int8Linear` | 8 bits, a scale for each output | 8 bits, a scale for each row, found as it comes | integers |
+| `Int8Linear` | 8 bits, a scale for each output | 8 bits, a scale and zero point for each row | integers |
 | `PackedLinear` | 2 to 8 bits in real bytes, groups | float | on torch's int4 kernel where it fits, else floats |
 
 They are for inference: what they hold are buffers, and no gradient reaches a weight. They go through `state_dict`,
@@ -171,13 +171,15 @@ class _HeldLinear(_Linear):
 
 
 class Int8Linear(_HeldLinear):
-    """Integers by integers (W8A8): each row of activations is quantized as it comes, the sums are exact int32.
+    """Integers by integers (W8A8): each row of activations is quantized as it comes, products add up in int32.
 
     >>> layer = Int8Linear.from_float(nn.Linear(512, 256))
     >>> layer.memory_bytes()
-    133120
+    134144
 
-    A row of `x` that holds NaN or Inf comes out not finite, and alone. Computes in float32 whatever the dtype of `x`.
+    A byte for each weight, and 12 for each output: its scale, its bias, and the sum of its weights, by which the zero
+    points of activations are accounted for. A row of `x` that holds NaN or Inf comes out not finite, and alone.
+    Computes in float32 whatever the dtype of `x`.
     """
 
     def __init__(self, linear: nn.Linear):
