@@ -51,6 +51,7 @@ def _matmul_cases() -> list[Case]:
     tokens, token_scales = answers.quantize_per_token(rng.normal(size=(6, 6)).astype(np.float32))
     channels = np.geomspace(0.01, 0.1, 6).astype(np.float32)
     largest = np.where(rng.random((3, 4096)) < 0.9, 127, -128).astype(np.int8)
+    high, low = np.where(largest > 0, 255, 254).astype(np.uint8), np.where(largest.T > 0, 0, 3).astype(np.uint8)
     column = rng.integers(-50, 51, (300, 1), dtype=np.int8)
     balanced = np.concatenate([column, -column[::-1]])  # beside a palindrome, every sum is 0
     row = rng.integers(-128, 128, (1, 300), dtype=np.int8)
@@ -75,9 +76,7 @@ def _matmul_cases() -> list[Case]:
              {"a_zp": int(x_zp)}),
         Case("a scale for each row and each column, square", (tokens, token_scales, codes(np.int8, 6, 6), channels)),
         Case("4096 of the largest codes", (largest, 0.01, largest.T.copy(), 0.01)),
-        Case("4096 of the largest codes, with zero points",
-             (np.where(largest > 0, 255, 254).astype(np.uint8), 0.1, np.where(largest.T > 0, 0, 3).astype(np.uint8), 1.0),
-             {"a_zp": 1, "b_zp": 255}),
+        Case("4096 of the largest codes, with zero points", (high, 0.1, low, 1.0), {"a_zp": 1, "b_zp": 255}),
         Case("sums that are 0", (np.concatenate([row, row[:, ::-1]], axis=1), 0.1, balanced, 0.7)),
         Case("one product", (np.array([[-128]], np.int8), 0.25, np.array([[-128]], np.int8), 0.25)),
         Case("one column by one row", (codes(np.int8, 4, 1), 0.25, codes(np.int8, 1, 3), 0.25), {"a_zp": 2}),
@@ -245,8 +244,8 @@ QUANTIZED_MATMUL = (
     Misconception(
         "zero points are added",
         _product(lambda a, b, za, zb: _integer_sums(a, b, -za, -zb)),
-        "0.0 has the code zero_point, so zero_point is subtracted from a code. In (p - z)(q - w) both terms with one zero "
-        "point are subtracted: pq - zq - wp + zw.",
+        "0.0 has the code zero_point, so zero_point is subtracted from a code. In (p - z)(q - w) both terms with one "
+        "zero point are subtracted: pq - zq - wp + zw.",
     ),
     Misconception(
         "the zero point's term of a is added",
@@ -441,7 +440,7 @@ def _use_layer(submission: Any, weight: np.ndarray, bias: np.ndarray | None, x: 
     told = layer.memory_bytes()
     seen = {
         "y": _plain(y),
-        "dtype": str(y.dtype).removeprefix("torch."),
+        "dtype": _name(y.dtype),
         "weight": _plain(columns).T,
         "untouched": untouched,
         "told": int(told) if isinstance(told, (int, np.integer)) else float(told),
@@ -456,14 +455,14 @@ def _held(layer: Any, linear: Any) -> dict:
 
     count, bias = linear.weight.numel(), linear.bias
     registered = [*layer.parameters(), *layer.buffers()]
-    loose = [value for module in layer.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)]
+    tensors = _tensors(layer)
     learned = [p for p in layer.parameters() if bias is None or p.shape != bias.shape or not torch.equal(p, bias)]
     wide = [t for t in registered if t.numel() >= count > len(linear.weight)]
     return {
-        "held": sum({t.untyped_storage().data_ptr() or id(t): t.nbytes for t in [*registered, *loose]}.values()),
+        "held": sum({t.untyped_storage().data_ptr() or id(t): t.nbytes for t in tensors}.values()),
         "int8": sum(t.numel() for t in registered if t.dtype == torch.int8),
-        "codes of": ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in wide if t.dtype != torch.int8})),
-        "loose": len(loose),
+        "codes of": ", ".join(sorted({_name(t.dtype) for t in wide if t.dtype != torch.int8})),
+        "loose": len(tensors) - len(registered),
         "learned": len(learned),
     }
 
@@ -473,20 +472,35 @@ def _after_a_journey(layer: Any, make: Callable, linear: Any, x: Any) -> dict:
     import torch
 
     now = layer(x)
-    twin = make(_linear(np.ones(linear.weight.shape, np.float32), _ones(linear.bias), str(x.dtype)[6:]))
+    twin = make(_linear(np.ones(linear.weight.shape, np.float32), _ones(linear.bias), _name(x.dtype)))
     twin.load_state_dict(layer.state_dict())
     loaded = twin(x)
-    copied = copy.deepcopy(layer)(x)
-    moved = copy.deepcopy(layer).to(torch.float64)(x.double())
+    attached = any(not t.is_leaf for t in _tensors(layer))  # PyTorch refuses to copy what has a history
+    copied = layer if attached else copy.deepcopy(layer)
+    same = _same(copied(x), now)
+    moved = now.double() if x.dtype == torch.float32 else copied.to(torch.float64)(x.double())
     with torch.no_grad():
         for parameter in linear.parameters():
             parameter.mul_(2).add_(1)
     return {
         "own": _same(layer(x), now),
         "loaded": _same(loaded, now),
-        "copied": _same(copied, now),
+        "attached": attached,
+        "copied": same,
         "moved": _plain(moved),
     }
+
+
+def _tensors(layer: Any) -> list:
+    """All that a module holds, registered or not."""
+    import torch
+
+    loose = [value for module in layer.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)]
+    return [*layer.parameters(), *layer.buffers(), *loose]
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _ones(bias: Any) -> np.ndarray | None:
@@ -585,6 +599,8 @@ def _judge_storage(seen: dict, weight: np.ndarray, bias: np.ndarray | None) -> N
         raise Wrong("once the float layer is trained on, this layer answers otherwise: something is shared, not copied")
     if not seen["loaded"]:
         raise Wrong("another layer that loads this one's state_dict answers otherwise: something was not saved")
+    if seen["attached"]:
+        raise Wrong("a buffer still belongs to autograd, which remembers how it was computed: it cannot be copied")
     if not seen["copied"]:
         raise Wrong("a deepcopy of the layer answers otherwise")
     if seen["told"] != seen["held"]:
@@ -894,11 +910,6 @@ QUANTIZED_LINEAR = (
         "The scale belongs to the product. The bias is in the units of the result already: add it afterwards.",
     ),
     Misconception(
-        "a row of zeros divides by zero",
-        _layer(zero=lambda scale: scale),
-        "A row without a weight has the maximum 0, and 0 / 0 is no number. Give it any positive scale, such as 1.",
-    ),
-    Misconception(
         "a smallest scale flattens tiny weights",
         _layer(zero=lambda scale: scale.clamp(min=1e-8)),
         "Weights of 1e-9 all became 0, for 1e-8 was the smallest scale. Replace only a scale of exactly 0.",
@@ -952,8 +963,8 @@ QUANTIZED_LINEAR = (
     Misconception(
         "the scales still belong to autograd",
         _layer(detach=False),
-        "The scales were computed from a Parameter, so they remember how, and cannot be copied. Start from "
-        "`linear.weight.detach()`.",
+        "The scales were computed from a Parameter, so autograd keeps their history, and `deepcopy` refuses. Start "
+        "from `linear.weight.detach()`.",
     ),
     Misconception(
         "from_float returns nothing",
@@ -1123,8 +1134,8 @@ INT8_LINEAR = (
             span=lambda x: np.abs(x).max(axis=tuple(range(x.ndim - 1)), keepdims=True) if x.ndim > 1 else np.abs(x),
             rescale=lambda sums, x_scale, w_scale, bias: sums * (np.mean(x_scale) * w_scale) + bias,
         ),
-        "The maximum was taken over the rows, so that each feature has a scale. It varies along the axis that is summed "
-        "over, and cannot leave the sum. Take the maximum along the last axis.",
+        "The maximum was taken over the rows, so that each feature has a scale. It varies along the axis that is "
+        "summed over, and cannot leave the sum. Take the maximum along the last axis.",
     ),
     Misconception(
         "x stays float",
@@ -1182,11 +1193,6 @@ INT8_LINEAR = (
         "the bias is left out",
         _int8(rescale=lambda sums, x_scale, w_scale, bias: sums * (x_scale * w_scale)),
         "A linear layer ends with `+ bias`, where there is one.",
-    ),
-    Misconception(
-        "a row of zeros divides by zero",
-        _int8(zero=lambda scale: scale),
-        "A row of zeros has the maximum 0, and 0 / 0 is no number. Give it any positive scale, such as 1.",
     ),
     Misconception(
         "truncation instead of round",
