@@ -21,7 +21,7 @@ from labutils.scheme import whole_number
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 GROUP_SIZE = 128  # of the 4-bit weights
-SPAN = (0.2, 2000.0)  # operations for a byte, in the picture
+SPAN = (0.1, 2000.0)  # operations for a byte, in the picture
 CACHE = 2**26  # bytes read between two measurements, so that a layer finds its weights in memory, as in a large model
 PATIENCE = 0.06  # seconds in which one measurement is repeated; the shortest counts
 
@@ -67,6 +67,7 @@ FORMS = {
     )
 }
 NAMES = tuple(FORMS)
+LETTERS = "ABCD"  # the names of their points in the picture
 ROOFS = {"float32": palette.ORIGINAL, "bfloat16": palette.THEORY, "int8": palette.GOOD}
 
 
@@ -175,32 +176,37 @@ class LinearExplorer(Explorer):
         roofline, times = figure.subplots(1, 2, width_ratios=[1.5, 1])
         unit, unit_name = (1e12, "tera") if self.roofs.int8 > 2e13 else (1e9, "giga")
         self._unit = unit
-        span = np.geomspace(*SPAN, 200)
-        peaks = {name: getattr(self.roofs, name) for name in ROOFS}
-        for name, peak in sorted(peaks.items(), key=lambda item: item[1]):
-            line = np.minimum(peak, span * self.roofs.memory)
-            roofline.plot(span, line / unit, color=ROOFS[name], lw=1.6)
-            roofline.annotate(f"{name} {_short(peak / unit)}", (SPAN[1], peak / unit), (-2, 3), ha="right", fontsize=8,
+        peaks = {name: getattr(self.roofs, name) / unit for name in ROOFS}
+        memory = self.roofs.memory / unit  # for one operation a byte
+        top = max(peaks.values())
+        roofline.plot([SPAN[0], top / memory], [SPAN[0] * memory, top], color=palette.INK, lw=1.6)
+        roofline.annotate(f"memory\n{_short(self.roofs.memory / 1e9)} GB/s", (0.13, 0.13 * memory), (0, 30), fontsize=8,
+                          textcoords="offset points")  # fmt: skip
+        for name, peak in peaks.items():
+            roofline.plot([peak / memory, SPAN[1]], [peak, peak], color=ROOFS[name], lw=1.6)
+            roofline.annotate(f"{name} {_short(peak)}", (SPAN[1], peak), (-2, 3), ha="right", fontsize=8,
                               textcoords="offset points", color=ROOFS[name])  # fmt: skip
-        start = SPAN[0] * self.roofs.memory / unit
-        roofline.annotate(f"memory {_short(self.roofs.memory / 1e9)} GB/s", (SPAN[0], start), (16, 2), fontsize=8,
-                          textcoords="offset points", color=palette.INK, rotation=0)  # fmt: skip
-        roofline.set(xscale="log", yscale="log", xlim=SPAN, ylim=(start * 0.25, max(peaks.values()) / unit * 3))
+        roofline.set(xscale="log", yscale="log", xlim=SPAN, ylim=(SPAN[0] * memory * 0.12, top * 3))
         roofline.set(xlabel="operations for each byte from memory", ylabel=f"{unit_name}-operations a second")
-        (self._others,) = roofline.plot([], [], "o", ms=5, mfc=palette.PAPER, mec=palette.INK, mew=1.1)
+        (self._others,) = roofline.plot([], [], "o", ms=11, mfc=palette.PAPER, mec=palette.INK, mew=1.0)
         (self._reach,) = roofline.plot([], [], "-", color=palette.QUANTIZED, lw=1.2)
         (self._possible,) = roofline.plot([], [], "_", ms=14, color=palette.QUANTIZED, mew=2)
-        (self._here,) = roofline.plot([], [], "o", ms=9, mfc=palette.QUANTIZED, mec=palette.PAPER, mew=1.2)
+        (self._here,) = roofline.plot([], [], "o", ms=13, mfc=palette.QUANTIZED, mec=palette.PAPER, mew=1.2)
+        self._letters = [roofline.text(1, 1, letter, ha="center", va="center_baseline", fontsize=8, weight="bold")
+                         for letter in LETTERS]  # fmt: skip
         self._roof_title = roofline.set_title(" ")
         places = np.arange(len(FORMS))[::-1]
         self._bars = times.barh(places, np.zeros(len(FORMS)), height=0.6, color=palette.ORIGINAL, alpha=0.75)
         self._labels = [times.text(0, place, "", va="center", fontsize=9) for place in places]
         times.axvline(1, color=palette.INK, lw=0.8, ls="--")
-        times.set(yticks=places, yticklabels=NAMES, xscale="log", xlim=(0.05, 40),
-                  xlabel="speed, float32 = 1" + ("" if self._measured else " (at most)"))  # fmt: skip
+        at_most = "" if self._measured else " (at most)"
+        times.set(xscale="log", xlim=(0.05, 100), xlabel=f"speed, float32 = 1{at_most}")
+        times.set(yticks=places, yticklabels=[f"{name}  {letter}" for name, letter in zip(NAMES, LETTERS)])
         times.grid(False)
+        for axis in (roofline.xaxis, roofline.yaxis, times.xaxis):
+            axis.set_major_formatter("{x:g}")
         self._time_title = times.set_title(" ")
-        return [self._others, self._reach, self._possible, self._here, self._roof_title,
+        return [self._others, self._reach, self._possible, self._here, *self._letters, self._roof_title,
                 *self._bars, *self._labels, self._time_title]  # fmt: skip
 
     def draw(self, result: LinearResult) -> None:
@@ -213,15 +219,18 @@ class LinearExplorer(Explorer):
         self._here.set_data([x], [y])
         self._possible.set_data([x], [roofs[chosen]])
         self._reach.set_data([x, x], [y, roofs[chosen]])
+        for i, letter in enumerate(self._letters):
+            letter.set_position((result.intensities[i], heights[i]))
+            letter.set_color(palette.PAPER if i == chosen else palette.INK)
         self._roof_title.set_text(f"Batch {result.batch}, {result.form}: limited by {result.limit}")
         speeds = result.seconds[0] / result.seconds
         for i, (bar, label) in enumerate(zip(self._bars, self._labels)):
             bar.set_width(speeds[i])
             bar.set_facecolor(palette.QUANTIZED if i == chosen else palette.ORIGINAL)
-            label.set_x(min(speeds[i], 20) * 1.1)
+            label.set_x(min(speeds[i], 40) * 1.1)
             label.set_text(f"{speeds[i]:.2g}")
-        told = "the yardstick" if chosen == 0 else f"{result.speedup:.2g} times as fast as float32"
-        self._time_title.set_text(told[0].upper() + told[1:])
+        told = f"{result.speedup:.2g} times as fast as float32" if chosen else "Speed beside float32"
+        self._time_title.set_text(told)
 
     def describe(self, result: LinearResult) -> list[tuple[str, str]]:
         chosen = result.chosen
@@ -244,18 +253,17 @@ class LinearExplorer(Explorer):
 
 
 class Measured:
-    """Seconds that each of FORMS takes on this machine, for a layer with random weights; each batch measured once."""
+    """Seconds that each of FORMS takes on this machine, for a layer with random weights; each batch measured once.
+
+    As in a large model, weights come from memory, not from the cache, and the code that multiplies them has just run:
+    before each measurement the cache is filled with something else, and a small layer of the same kind is called.
+    """
 
     def __init__(self, out_features: int, in_features: int, layer: Any = None):
-        import torch
+        from labutils import answers
 
-        from labutils import answers, nn
-        from labutils.scheme import PerGroup, Scheme
-
-        linear = torch.nn.Linear(in_features, out_features, bias=False).requires_grad_(False)
-        four = nn.PackedLinear.from_float(linear, Scheme(4, granularity=PerGroup(GROUP_SIZE)))
-        self._linear, self._own = linear, answers.QuantizedLinear if layer is None else layer
-        self._layers = {"float32": linear, "8 by 8 bits": nn.Int8Linear.from_float(linear), "4-bit weights": four}
+        self._own = answers.QuantizedLinear if layer is None else layer
+        self._layer, self._small = _layers(out_features, in_features), _layers(GROUP_SIZE, GROUP_SIZE)
         self._seconds: dict[int, list[float]] = {}
 
     def __call__(self, batch: int) -> list[float]:
@@ -264,21 +272,32 @@ class Measured:
             import torch
 
             with torch.no_grad(), _one_thread():
-                x = torch.randn(batch, self._linear.in_features)
-                layers = self._layers | {"dequantized": self._learners(x)}
-                self._seconds[batch] = [shortest(lambda layer=layers[name]: layer(x)) for name in NAMES]
+                self._seconds[batch] = [self._measure(name, batch) for name in NAMES]
         return self._seconds[batch]
 
-    def _learners(self, x: Any) -> Callable:
-        """The learner's layer, once it is seen to work."""
+    def _measure(self, name: str, batch: int) -> float:
+        import torch
+
+        x, few = torch.randn(batch, self._layer["float32"].in_features), torch.randn(batch, GROUP_SIZE)
+        layer = self._layer.get(name) or self._learners(self._layer["float32"], x)
+        small = self._small.get(name) or self._learners(self._small["float32"], few)
+
+        def prepare() -> None:
+            _ballast().sum()
+            small(few)
+
+        return shortest(lambda: layer(x), prepare)
+
+    def _learners(self, linear: Any, x: Any) -> Callable:
+        """The learner's layer made of `linear`, once it is seen to work."""
         made = []
 
         def from_float() -> Any:
-            made.append(self._own.from_float(self._linear))
+            made.append(self._own.from_float(linear))
             return made[0](x)
 
         from_float.__name__ = getattr(self._own, "__name__", "your layer")
-        wanted = (len(x), self._linear.out_features)
+        wanted = (len(x), linear.out_features)
 
         def read(y: Any) -> dict:
             if tuple(getattr(y, "shape", ())) != wanted:
@@ -289,13 +308,24 @@ class Measured:
         return made[0]
 
 
-def shortest(run: Callable[[], Any], patience: float = PATIENCE, cold: bool = True) -> float:
-    """Seconds of the quickest of several runs; before each, if `cold`, the processor's cache is filled otherwise."""
+def _layers(out_features: int, in_features: int) -> dict[str, Any]:
+    """A layer with random weights in every form but the learner's."""
+    import torch
+
+    from labutils import nn
+    from labutils.scheme import PerGroup, Scheme
+
+    linear = torch.nn.Linear(in_features, out_features, bias=False).requires_grad_(False)
+    four = nn.PackedLinear.from_float(linear, Scheme(4, granularity=PerGroup(GROUP_SIZE)))
+    return {"float32": linear, "8 by 8 bits": nn.Int8Linear.from_float(linear), "4-bit weights": four}
+
+
+def shortest(run: Callable[[], Any], prepare: Callable[[], Any] = lambda: None) -> float:
+    """Seconds of the quickest of several runs, each after `prepare`."""
     run()
-    took, end = [], perf_counter() + patience
+    took, end = [], perf_counter() + PATIENCE
     while len(took) < 3 or perf_counter() < end:
-        if cold:
-            _ballast().sum()
+        prepare()
         start = perf_counter()
         run()
         took.append(perf_counter() - start)
@@ -335,10 +365,10 @@ def measure_roofs() -> Roofs:
     codes = torch.ones(1024, 1024, dtype=torch.int8)
     with torch.no_grad(), _one_thread():
         return Roofs(
-            memory=big.nbytes / shortest(lambda: big @ vector, cold=False),
-            float32=2 * 512**3 / shortest(lambda: floats @ floats, cold=False),
-            bfloat16=2 * 512**3 / shortest(lambda: halves @ halves, cold=False),
-            int8=2 * 1024**3 / shortest(lambda: kernels.int_matmul(codes, codes.t()), cold=False),
+            memory=big.nbytes / shortest(lambda: big @ vector),
+            float32=2 * 512**3 / shortest(lambda: floats @ floats),
+            bfloat16=2 * 512**3 / shortest(lambda: halves @ halves),
+            int8=2 * 1024**3 / shortest(lambda: kernels.int_matmul(codes, codes.t())),
         )
 
 
