@@ -285,3 +285,8 @@ def describe(value: Any) -> str:
     if isinstance(value, (bool, int, float, str)):
         return f"the {type(value).__name__} {value!r:.60}"
     return f"a {type(value).__name__}"
+
+
+def place(where: tuple) -> str:
+    """An index as one writes it: '2, 0'."""
+    return ", ".join(str(int(i)) for i in where)

@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 
 from labutils import answers, data
-from labutils.checks.engine import Case, Exercise, Misconception, Wrong, as_array, describe
+from labutils.checks import layer
+from labutils.checks.engine import Case, Exercise, Misconception, Wrong, as_array, place
 
 LAB = "05_quantized_linear"
 FLOAT32 = 2.0**-24  # the largest relative error of one rounding
-
-
-def _place(where: tuple) -> str:
-    return ", ".join(str(int(i)) for i in where)
 
 
 def _trained(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +104,7 @@ def _judge_product(answer: dict, case: Case) -> None:
         worst = np.unravel_index(np.argmax(np.where(bad, np.nan_to_num(error - allowed, nan=np.inf), 0)), y.shape)
         told = "" if sums[worst] else ": the integers cancel, and floats do not"
         raise Wrong(
-            f"result[{_place(worst)}] should be {expected[worst]:.9g}, the integer {sums[worst]} times the scales, "
+            f"result[{place(worst)}] should be {expected[worst]:.9g}, the integer {sums[worst]} times the scales, "
             f"but it is {y[worst]:.9g}{told}"
         )
 
@@ -372,9 +369,8 @@ QUANTIZED_MATMUL = (
 
 
 # --- QuantizedLinear --------------------------------------------------------------------------------------------------
-# What a submission makes of a layer, and what is left of it after a trip through state_dict, deepcopy and .to(), is
-# gathered by `_use_layer`, inside the guarded call. The wrong ones below are functions from an nn.Linear to a module:
-# torch is imported when they are run.
+# What it must do and keep is in `layer`. The wrong ones below are functions from an nn.Linear to a module: torch is
+# imported when they are run.
 
 
 def _layer_cases() -> list[Case]:
@@ -407,208 +403,6 @@ def _layer_cases() -> list[Case]:
     ]
 
 
-def _linear(weight: np.ndarray, bias: np.ndarray | None, dtype: str) -> Any:
-    import torch
-
-    linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(weight))
-        if bias is not None:
-            linear.bias.copy_(torch.from_numpy(bias))
-    return linear.to(getattr(torch, dtype))
-
-
-def _use_layer(submission: Any, weight: np.ndarray, bias: np.ndarray | None, x: np.ndarray, dtype: str = "float32"):
-    """Everything that the contract speaks of, as plain numbers."""
-    import torch
-
-    make = getattr(submission, "from_float", submission)
-    linear = _linear(weight, bias, dtype)
-    before = copy.deepcopy(linear.state_dict())
-    layer = make(linear)
-    if not isinstance(layer, torch.nn.Module):
-        return {"returned": describe(layer)}
-    x = torch.from_numpy(x).to(linear.weight.dtype)
-    y = layer(x)
-    if not isinstance(y, torch.Tensor):
-        return {"forward": describe(y)}
-    untouched = all(torch.equal(value, before[name]) for name, value in linear.state_dict().items())
-    bias = getattr(linear, "bias", None)
-    units = layer(torch.eye(weight.shape[1], dtype=x.dtype))
-    with torch.no_grad():
-        columns = units if bias is None else units.double() - bias.double()
-    told = layer.memory_bytes()
-    seen = {
-        "y": _plain(y),
-        "dtype": _name(y.dtype),
-        "weight": _plain(columns).T,
-        "untouched": untouched,
-        "told": int(told) if isinstance(told, (int, np.integer)) else float(told),
-        "shown": len(repr(layer)) > 0,
-    } | _held(layer, linear)
-    return seen | _after_a_journey(layer, make, linear, x)
-
-
-def _held(layer: Any, linear: Any) -> dict:
-    """What a layer holds, and how: bytes, codes, and what should not be there."""
-    import torch
-
-    count, bias = linear.weight.numel(), linear.bias
-    registered = [*layer.parameters(), *layer.buffers()]
-    tensors = _tensors(layer)
-    learned = [p for p in layer.parameters() if bias is None or p.shape != bias.shape or not torch.equal(p, bias)]
-    wide = [t for t in registered if t.numel() >= count > len(linear.weight)]
-    return {
-        "held": sum({t.untyped_storage().data_ptr() or id(t): t.nbytes for t in tensors}.values()),
-        "int8": sum(t.numel() for t in registered if t.dtype == torch.int8),
-        "codes of": ", ".join(sorted({_name(t.dtype) for t in wide if t.dtype != torch.int8})),
-        "loose": len(tensors) - len(registered),
-        "learned": len(learned),
-    }
-
-
-def _after_a_journey(layer: Any, make: Callable, linear: Any, x: Any) -> dict:
-    """What the layer answers once the float layer changes, and what its copies answer."""
-    import torch
-
-    now = layer(x)
-    twin = make(_linear(np.ones(linear.weight.shape, np.float32), _ones(linear.bias), _name(x.dtype)))
-    twin.load_state_dict(layer.state_dict())
-    loaded = twin(x)
-    attached = any(not t.is_leaf for t in _tensors(layer))  # PyTorch refuses to copy what has a history
-    copied = layer if attached else copy.deepcopy(layer)
-    same = _same(copied(x), now)
-    moved = now.double() if x.dtype == torch.float32 else copied.to(torch.float64)(x.double())
-    with torch.no_grad():
-        for parameter in linear.parameters():
-            parameter.mul_(2).add_(1)
-    return {
-        "own": _same(layer(x), now),
-        "loaded": _same(loaded, now),
-        "attached": attached,
-        "copied": same,
-        "moved": _plain(moved),
-    }
-
-
-def _tensors(layer: Any) -> list:
-    """All that a module holds, registered or not."""
-    import torch
-
-    loose = [value for module in layer.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)]
-    return [*layer.parameters(), *layer.buffers(), *loose]
-
-
-def _name(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _ones(bias: Any) -> np.ndarray | None:
-    return None if bias is None else np.ones(bias.shape, np.float32)
-
-
-def _same(a: Any, b: Any) -> bool:
-    import torch
-
-    return a.shape == b.shape and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
-
-
-def _plain(tensor: Any) -> np.ndarray:
-    return tensor.detach().double().numpy()
-
-
-def _read_layer(seen: dict) -> dict:
-    if "returned" in seen:
-        raise Wrong(f"from_float should return the quantized layer, an nn.Module, but it returned {seen['returned']}")
-    if "forward" in seen:
-        raise Wrong(f"forward should return a tensor, but it returned {seen['forward']}")
-    return seen
-
-
-def _judge_layer(seen: dict, case: Case) -> None:
-    import torch
-
-    weight, bias, x = case.args
-    dtype = case.kwargs.get("dtype", "float32")
-    linear = _linear(weight, bias, dtype)
-    weight, x = _plain(linear.weight), _plain(torch.from_numpy(x).to(linear.weight.dtype))
-    bias = None if bias is None else _plain(linear.bias)
-    _judge_output_form(seen, x, weight, dtype)
-    _judge_weight(seen["weight"], weight, bias, float(torch.finfo(linear.weight.dtype).eps))
-    _judge_outputs(seen, x, bias, float(torch.finfo(linear.weight.dtype).eps))
-    _judge_storage(seen, weight, bias)
-
-
-def _judge_output_form(seen: dict, x: np.ndarray, weight: np.ndarray, dtype: str) -> None:
-    shape = (*x.shape[:-1], len(weight))
-    if seen["y"].shape != shape:
-        raise Wrong(f"for x of shape {x.shape} the result should have shape {shape}, but it has {seen['y'].shape}")
-    if seen["dtype"] != dtype:
-        raise Wrong(f"for x of {dtype} the result should be {dtype}, but it is {seen['dtype']}")
-
-
-def _judge_weight(found: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, eps: float) -> None:
-    """The weight that the layer multiplies with, seen through unit vectors, lies on the grid of its row."""
-    if not np.isfinite(found).all():
-        raise Wrong("the result is not finite: is there a scale that is 0?")
-    scale = np.abs(weight).max(axis=1, keepdims=True) / 127
-    slack = 2 * eps * (np.abs(weight) + (0 if bias is None else np.abs(bias)[:, None]))  # of adding a bias and rounding
-    off = np.abs(found - weight) - slack - 2**-15 * scale
-    worst = np.unravel_index(np.argmax(off - scale / 2), off.shape)
-    if off[worst] > scale[worst[0], 0] / 2:
-        raise Wrong(
-            f"weight[{_place(worst)}] = {weight[worst]:.6g} comes back as {found[worst]:.6g}; with 8 bits and a scale "
-            f"for each row, {scale[worst[0], 0]:.4g} here, at most half of that is lost"
-        )
-    safe = np.where(scale > 0, scale, 1)
-    between = np.abs(found / safe - np.round(found / safe)) * safe - slack - 2**-10 * safe
-    if (between > 0).any():
-        row = int(np.argwhere(between > 0)[0, 0])
-        raise Wrong(
-            f"row {row} is not multiplied as codes times one scale: max|row| / 127 = {scale[row, 0]:.6g} is the step"
-        )
-
-
-def _judge_outputs(seen: dict, x: np.ndarray, bias: np.ndarray | None, eps: float) -> None:
-    expected = x @ seen["weight"].T + (0 if bias is None else bias)
-    size = np.abs(x) @ np.abs(seen["weight"]).T + (0 if bias is None else np.abs(bias))
-    slack = 4 * eps * size * (1 + x.shape[-1] ** 0.5)
-    for name, what in (("y", "the result"), ("moved", "after .to(torch.float64) the result")):
-        error = np.abs(seen[name] - expected)
-        if error.size and not (error <= slack + 1e-300).all():
-            worst = np.unravel_index(np.argmax(np.nan_to_num(error - slack, nan=np.inf)), error.shape)
-            raise Wrong(
-                f"{what} [{_place(worst)}] should be {expected[worst]:.6g}, x by your own quantized weight plus the "
-                f"bias, but it is {seen[name][worst]:.6g}"
-            )
-
-
-def _judge_storage(seen: dict, weight: np.ndarray, bias: np.ndarray | None) -> None:
-    if not seen["untouched"]:
-        raise Wrong("from_float changed the float layer it was given: leave that as it is")
-    if seen["learned"]:
-        raise Wrong("there is a Parameter beside the bias: codes and scales are not trained, so they are buffers")
-    if seen["loose"]:
-        raise Wrong("a tensor is a plain attribute, which state_dict and .to() do not see: register it as a buffer")
-    if seen["codes of"] or seen["int8"] != weight.size:
-        came = f"{seen['int8']} values of int8" + (
-            f", and {weight.size} of {seen['codes of']}" if seen["codes of"] else ""
-        )
-        raise Wrong(f"the layer should hold {weight.size} codes of int8 and no other copy, but it holds {came}")
-    if not seen["own"]:
-        raise Wrong("once the float layer is trained on, this layer answers otherwise: something is shared, not copied")
-    if not seen["loaded"]:
-        raise Wrong("another layer that loads this one's state_dict answers otherwise: something was not saved")
-    if seen["attached"]:
-        raise Wrong("a buffer still belongs to autograd, which remembers how it was computed: it cannot be copied")
-    if not seen["copied"]:
-        raise Wrong("a deepcopy of the layer answers otherwise")
-    if seen["told"] != seen["held"]:
-        raise Wrong(
-            f"memory_bytes() should be {seen['held']}, what codes, scales and bias take, but it is {seen['told']}"
-        )
-
-
 def _layer(
     divide: Callable = lambda w: w.abs().amax(1, keepdim=True) / 127,
     steps: Callable = lambda ratio: ratio.round().clamp(-128, 127),
@@ -620,6 +414,7 @@ def _layer(
     zero: Callable = lambda scale: scale.masked_fill(scale == 0, 1),
     dtype: str = "int8",
     detach: bool = True,
+    wide: bool = True,
     spoil: Callable = lambda linear, q, scale: None,
     returned: Callable = lambda layer: layer,
 ) -> Callable:
@@ -640,7 +435,7 @@ def _layer(
 
         layer = Layer()
         w = linear.weight.detach() if detach else linear.weight
-        w = w if w.dtype == torch.float64 else w.float()
+        w = w.float() if wide and w.dtype != torch.float64 else w
         scale = zero(divide(w))
         q = steps(w / scale).to(getattr(torch, dtype))
         hold(layer, q, scale)
@@ -935,6 +730,12 @@ QUANTIZED_LINEAR = (
         "The scale must cover the largest magnitude of the row, and that may be a negative weight.",
     ),
     Misconception(
+        "codes meet floats",
+        _layer(forward=lambda layer, x, weight: x @ layer.q.t()),
+        "PyTorch multiplies two tensors of one dtype only. Make floats of the codes, times their scales, before "
+        "they meet x.",
+    ),
+    Misconception(
         "the result is float32, whatever came",
         _layer(forward=_in_float32),
         "A model in bfloat16 goes on in bfloat16. Make the weight of the dtype of x, or give the result back in it.",
@@ -959,6 +760,12 @@ QUANTIZED_LINEAR = (
         "the result is flattened",
         _layer(forward=_flattened),
         "Whatever axes come before the last one must be there again in the result.",
+    ),
+    Misconception(
+        "codes are computed in 16 bits",
+        _layer(wide=False, steps=lambda ratio: ratio.round()),
+        "bfloat16 has 8 significant bits, no more than a code: the largest weight over its scale may come out as 128, "
+        "which int8 does not know. Cast the weight to float32 before you choose scales and codes.",
     ),
     Misconception(
         "the scales still belong to autograd",
@@ -1065,7 +872,7 @@ def _judge_int8(answer: dict, case: Case) -> None:
     if bad.any():
         worst = tuple(np.argwhere(bad)[0])
         raise Wrong(
-            f"result[{_place(worst)}] should be {expected[worst]:.7g}, the integer {sums[worst]:.0f} times its two "
+            f"result[{place(worst)}] should be {expected[worst]:.7g}, the integer {sums[worst]:.0f} times its two "
             f"scales{'' if bias is None else ' plus the bias'}, but it is {y[worst]:.7g}"
         )
 
@@ -1245,10 +1052,10 @@ EXERCISES = (
         points=4,
         reference=_reference_layer,
         cases=_layer_cases,
-        read=_read_layer,
-        judge=_judge_layer,
+        read=layer.read,
+        judge=layer.judge,
         misconceptions=QUANTIZED_LINEAR,
-        use=_use_layer,
+        use=layer.look,
     ),
     Exercise(
         name="int8_linear",

@@ -180,8 +180,8 @@ class LinearExplorer(Explorer):
         memory = self.roofs.memory / unit  # for one operation a byte
         top = max(peaks.values())
         roofline.plot([SPAN[0], top / memory], [SPAN[0] * memory, top], color=palette.INK, lw=1.6)
-        roofline.annotate(f"memory\n{_short(self.roofs.memory / 1e9)} GB/s", (0.13, 0.13 * memory), (0, 30), fontsize=8,
-                          textcoords="offset points")  # fmt: skip
+        roofline.text(0.03, 0.92, f"slope: memory, {_short(self.roofs.memory / 1e9)} GB/s", fontsize=8,
+                      transform=roofline.transAxes)  # fmt: skip
         for name, peak in peaks.items():
             roofline.plot([peak / memory, SPAN[1]], [peak, peak], color=ROOFS[name], lw=1.6)
             roofline.annotate(f"{name} {_short(peak)}", (SPAN[1], peak), (-2, 3), ha="right", fontsize=8,
@@ -238,7 +238,7 @@ class LinearExplorer(Explorer):
             ("batch", f"{result.batch}"),
             ("bits", FORMS[result.form].bits),
             ("operations for a byte", f"{result.intensity:.3g}"),
-            ("arithmetic limits from", f"{result.ridge:.3g}"),
+            ("ridge at", f"{result.ridge:.3g}"),
             ("limited by", result.limit),
             ("time at least", _time(result.expected[chosen])),
         ]
@@ -248,8 +248,11 @@ class LinearExplorer(Explorer):
 
     def note(self, result: LinearResult) -> str:
         if self._measured is None:
-            return "Points lie on the roofs: this is the model. No machine reaches them."
-        return "Points are measured, with weights that come from memory. The dash above the large point is its roof."
+            return "This is the model: points lie on the roofs, which no machine quite reaches."
+        return (
+            "Points are measured, with weights that come from memory. The dash above the large point is its roof. "
+            "(On a busy machine a point may lie above it.)"
+        )
 
 
 class Measured:
@@ -320,10 +323,10 @@ def _layers(out_features: int, in_features: int) -> dict[str, Any]:
     return {"float32": linear, "8 by 8 bits": nn.Int8Linear.from_float(linear), "4-bit weights": four}
 
 
-def shortest(run: Callable[[], Any], prepare: Callable[[], Any] = lambda: None) -> float:
+def shortest(run: Callable[[], Any], prepare: Callable[[], Any] = lambda: None, patience: float = 1) -> float:
     """Seconds of the quickest of several runs, each after `prepare`."""
     run()
-    took, end = [], perf_counter() + PATIENCE
+    took, end = [], perf_counter() + patience * PATIENCE
     while len(took) < 3 or perf_counter() < end:
         prepare()
         start = perf_counter()
@@ -365,7 +368,7 @@ def measure_roofs() -> Roofs:
     codes = torch.ones(1024, 1024, dtype=torch.int8)
     with torch.no_grad(), _one_thread():
         return Roofs(
-            memory=big.nbytes / shortest(lambda: big @ vector),
+            memory=big.nbytes / shortest(lambda: big @ vector, patience=4),
             float32=2 * 512**3 / shortest(lambda: floats @ floats),
             bfloat16=2 * 512**3 / shortest(lambda: halves @ halves),
             int8=2 * 1024**3 / shortest(lambda: kernels.int_matmul(codes, codes.t())),

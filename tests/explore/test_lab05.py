@@ -90,7 +90,7 @@ def test_a_batch_is_measured_once(monkeypatch):
     pytest.importorskip("torch")
     calls = []
 
-    def stopwatch(run, prepare=None):
+    def stopwatch(run, *rest, **more):
         run()
         calls.append(run)
         return 1e-3 * len(calls)
@@ -169,7 +169,7 @@ BROKEN = {
 @pytest.mark.parametrize(("forward", "sentence"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_layer_is_reported_and_the_slider_lives_on(monkeypatch, forward, sentence):
     pytest.importorskip("torch")
-    monkeypatch.setattr(lab05, "shortest", lambda run, prepare=None: run() is None or 1e-3)
+    monkeypatch.setattr(lab05, "shortest", lambda run, *rest, **more: run() is None or 1e-3)
     works = [True]
     layer = layer_that(lambda y: y if works[0] else forward(y))
     explorer = LinearExplorer(128, 128, A100, lab05.Measured(128, 128, layer))
@@ -187,7 +187,7 @@ def test_a_broken_layer_is_reported_and_the_slider_lives_on(monkeypatch, forward
 
 def test_a_class_without_from_float_is_reported(monkeypatch):
     pytest.importorskip("torch")
-    monkeypatch.setattr(lab05, "shortest", lambda run, prepare=None: 1e-3)
+    monkeypatch.setattr(lab05, "shortest", lambda run, *rest, **more: 1e-3)
     explorer = LinearExplorer(128, 128, A100, lab05.Measured(128, 128, int))
     assert "has no attribute" in explorer.readout.value
 
