@@ -345,7 +345,7 @@ def layer_sensitivity(
 ) -> dict[str, float]:
     """Name -> how much `score(model)` falls when that linear layer alone is quantized; the largest first.
 
-    >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).requires_grad_(False)
     >>> sensitivity = layer_sensitivity(model, lambda m: -float((m(torch.eye(8)) - model(torch.eye(8))).norm()))
     >>> min(sensitivity.values()) > 0
     True
