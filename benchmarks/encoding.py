@@ -16,7 +16,7 @@ def table(count=256, repeats=5, progress=lambda rounds, title: rounds):
 
     encoders = candidates(data.sentence_encoder())
     sentences = data.calibration_sentences()[:count]
-    asked, answers = zip(*data.questions())
+    asked, answers = zip(*data.questions()[:count])
     seconds = {who: [] for who in encoders}
     for _ in progress(range(repeats), "encoding"):
         for who, encoder in encoders.items():  # A B C A B C ...
