@@ -15,7 +15,6 @@ from labutils.scheme import Scheme
 
 LAB = "10_training"
 HAND = np.array([-0.26, 0.04, 0.11, 0.9], dtype=np.float32)  # the lesson's example: scale 0.1, 3 bits
-NEAR = 1e-3  # steps: nearer to the last code than this, float32 decides on which side a value lies
 
 # Cases hold NumPy arrays, which the engine can copy and compare, and `run` makes torch tensors of them. Torch is
 # imported when a check runs: the exercises can be listed where it is not installed.
@@ -38,12 +37,13 @@ def _upstream(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _masks(v: np.ndarray, num_bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the gradient must pass, and where it may: from the last code half a step outwards, any share of it is right.
+    """Where the gradient must pass, and where it may: from the last code half a step outwards any share of it is right.
 
     The paper's mask ends at the last code, torch's half a step beyond, and torch's `minimum` halves it at equality.
     """
     low, high = _limits(num_bits)
-    return (v >= low + NEAR) & (v <= high - NEAR), (v >= low - 0.5 - NEAR) & (v <= high + 0.5 + NEAR)
+    near = 1e-3 + float32_noise(high)  # steps: nearer to the last code, float32 decides on which side a value lies
+    return (v >= low + near) & (v <= high - near), (v >= low - 0.5 - near) & (v <= high + 0.5 + near)
 
 
 def _place(where: tuple) -> str:
