@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from labutils import affine
+from labutils import affine, kernels
 from labutils.scheme import PerAxis, Scheme, bit_width
 
 KINDS = (nn.Linear, nn.Conv2d)
@@ -171,7 +171,8 @@ def prepare(
 
     def fake_quantized(name: str, layer: nn.Module) -> FakeQuantizedLayer:
         scale = affine.choose_qparams(reach[name], Scheme(activation_bits))[0]
-        return FakeQuantizedLayer(layer, scale, num_bits, activation_bits, learn_scales, fake_quantize)
+        own = copy.deepcopy(layer)
+        return FakeQuantizedLayer(own, scale, num_bits, activation_bits, learn_scales, fake_quantize)
 
     return _replaced(model, KINDS, fake_quantized)
 
@@ -246,6 +247,8 @@ class IntegerLayer(nn.Module):
         super().__init__()
         layer = trained.layer
         self.num_bits, self.activation_bits = trained.num_bits, trained.activation_bits
+        if max(self.num_bits, self.activation_bits) > 8:
+            raise ValueError(f"integer layers have 8 bits at most, got {self.num_bits} and {self.activation_bits}")
         scale, input_scale = trained.weight_scale.detach().reshape(-1), trained.input_scale.detach()
         scheme = Scheme(self.num_bits, granularity=PerAxis(0))
         self.register_buffer("codes", affine.quantize(layer.weight, scheme, (scale, 0)).codes)
@@ -262,11 +265,10 @@ class IntegerLayer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q = affine.quantize(x, Scheme(self.activation_bits), (self.input_scale, 0)).codes
         if self.convolution is None:
-            sums = q.to(torch.int32) @ self.codes.to(torch.int32).T
-            channels = (-1,)
+            sums = kernels.int_matmul(q.reshape(-1, q.shape[-1]), self.codes.t()).reshape(*q.shape[:-1], -1)
         else:
             sums = functional.conv2d(q.to(torch.int32), self.codes.to(torch.int32), **self.convolution)
-            channels = (-1, 1, 1)
+        channels = (-1,) if self.convolution is None else (-1, 1, 1)
         y = sums * (self.input_scale * self.scale).reshape(channels)
         return y if self.bias is None else y + self.bias.reshape(channels)
 
@@ -292,21 +294,10 @@ def convert(model: nn.Module) -> nn.Module:
 
 def _replaced(model: nn.Module, kinds: tuple, make: Callable[[str, nn.Module], nn.Module]) -> nn.Module:
     """A copy of `model` with make(name, layer) in place of each layer of these kinds; a shared layer stays shared."""
-    model = copy.deepcopy(model)
-    found = [
-        (name, module) for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, kinds)
-    ]
-    if not found:
-        raise ValueError(f"the model has no {' or '.join(kind.__name__ for kind in kinds)}")
-    made: dict[int, nn.Module] = {}
-    for name, module in found:
-        if id(module) not in made:
-            made[id(module)] = make(name, module)
-        if not name:
-            return made[id(module)]
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, made[id(module)])
-    return model
+    memo = {id(layer): make(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)}
+    if not memo:
+        raise ValueError(f"{type(model).__name__} has no {' or '.join(kind.__name__ for kind in kinds)}")
+    return copy.deepcopy(model, memo)  # which puts there what the memo holds
 
 
 def _input_reach(model: nn.Module, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
