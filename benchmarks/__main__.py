@@ -10,7 +10,7 @@ import sys
 import torch
 from tqdm import tqdm
 
-from benchmarks import explorer, imports, memory, packing, quantize
+from benchmarks import explorer, imports, memory, packing, quantize, training
 from benchmarks.tables import machine, markdown
 
 
@@ -26,6 +26,7 @@ def main():
         *quantize.tables(progress=progress),
         ("Packing and groups, 4096 x 4096 at 4 bits, milliseconds", packing.table(progress=progress)),
         ("Peak memory beyond the input, choose + quantize + dequantize", memory.table(progress=progress)),
+        ("Digits read right in few bits, activations in 8", training.table(progress=progress)),
     ]
     print(machine())
     for title, rows in sections:

@@ -46,20 +46,22 @@ class FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, quant_min: int, quant_max: int) -> torch.Tensor:
         v = x / scale
-        q = torch.round(v).clamp(quant_min, quant_max)
-        ctx.save_for_backward(v, q, scale)
-        ctx.limits = quant_min, quant_max
+        clamped = v.clamp(quant_min, quant_max)
+        q = clamped.round()  # the limits are whole numbers: clamp and round may change places
+        within = clamped == v
+        ctx.quant_max, ctx.scale_shape = quant_max, scale.shape
+        ctx.save_for_backward(within, *([v, q] if ctx.needs_input_grad[1] else []))
         return q * scale
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple:
-        v, q, scale = ctx.saved_tensors
-        quant_min, quant_max = ctx.limits
-        within = (v >= quant_min) & (v <= quant_max)
+        within, *kept = ctx.saved_tensors
         to_scale = None
-        if ctx.needs_input_grad[1]:
+        if kept:
+            v, q = kept
             each = grad * torch.where(within, q - v, q)
-            to_scale = each.sum_to_size(scale.shape) / math.sqrt(v.numel() / scale.numel() * quant_max)
+            share = v.numel() / math.prod(ctx.scale_shape)  # elements to a scale
+            to_scale = each.sum_to_size(ctx.scale_shape) / math.sqrt(share * ctx.quant_max)
         return grad * within, to_scale, None, None
 
 
