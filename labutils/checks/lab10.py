@@ -401,6 +401,12 @@ def _in_place_step(w, x, target, scale, num_bits, learning_rate):
     return w
 
 
+def _nobody_asked(w, x, target, scale, num_bits, learning_rate):
+    loss = ((x @ answers.fake_quantize_ste(w, scale, num_bits).T - target) ** 2).mean()
+    loss.backward()
+    return w - learning_rate * w.grad
+
+
 QAT_STEP = (
     Misconception(
         "the quantized weights are updated",
@@ -473,6 +479,12 @@ QAT_STEP = (
         "returns the gradient",
         _stepping(finish=lambda new, gradient, quantize: gradient),
         "The gradient says where to go. Return the weights after the step.",
+    ),
+    Misconception(
+        "no gradient is asked for",
+        _nobody_asked,
+        "`w` is a plain tensor, for which torch keeps no gradient. Make a copy of it that requires one, and compute "
+        "the loss from that copy.",
     ),
     Misconception(
         "the weights are changed in place",

@@ -111,8 +111,8 @@ class TrainingExplorer(Explorer):
         curve, plane = figure.subplots(1, 2, width_ratios=[1.35, 1])
         epochs = np.arange(self._epochs + 1)
         full = _wrong(data.digits_network().accuracy())
-        curve.axhline(full, color=palette.GOOD, lw=1.2, ls="--")
-        curve.annotate("float32", (0, full), (2, -10), textcoords="offset points", fontsize=8, color=palette.GOOD)
+        curve.plot(epochs, np.full(epochs.shape, full), color=palette.GOOD, lw=1.4, ls="--")
+        curve.annotate("float32", (0, full), (4, -10), textcoords="offset points", fontsize=8, color=palette.GOOD)
         for num_bits, accuracies in self.curves.items():
             wrong = [_wrong(accuracy) for accuracy in accuracies]
             curve.plot(epochs, wrong, color=palette.THEORY, lw=1.1, alpha=0.6)
@@ -126,14 +126,15 @@ class TrainingExplorer(Explorer):
         (self._here,) = curve.plot([], [], "o", ms=10, mfc=palette.QUANTIZED, mec=palette.PAPER, mew=1.5)
         self._curve_title = curve.set_title(" ")
         reach = (-WINDOW, WINDOW)
-        plane.set(xlim=reach, ylim=reach, aspect="equal", xlabel="weight / scale before training", ylabel="and now")
+        plane.set(xlim=reach, ylim=reach, aspect="equal", xlabel="weight / scale before training", ylabel="now")
         plane.grid(False)
-        self._borders = plane.hlines([], *reach, color=palette.GRID, lw=1), plane.vlines([], *reach, color=palette.GRID)
+        look = {"color": palette.THEORY, "lw": 0.8, "alpha": 0.5}
+        self._borders = plane.hlines([], *reach, **look), plane.vlines([], *reach, **look)
         self._clouds = [
             plane.scatter([], [], s=5, lw=0, color=colour, alpha=0.6, label=label)
             for colour, label in ((palette.ORIGINAL, "same code"), (palette.QUANTIZED, "another code"))
         ]
-        plane.legend(loc="upper left", fontsize=8, markerscale=2, handletextpad=0.1, borderpad=0.1)
+        plane.legend(loc="lower right", fontsize=8, markerscale=2, handletextpad=0.1, borderpad=0.1)
         self._plane_title = plane.set_title(" ")
         return [self._line, self._here, self._curve_title, *self._borders, *self._clouds, self._plane_title]
 
@@ -149,7 +150,7 @@ class TrainingExplorer(Explorer):
         along.set_segments([[(border, -WINDOW), (border, WINDOW)] for border in borders])
         for cloud, chosen in zip(self._clouds, (~result.moved, result.moved)):
             _place(cloud, result.start[chosen], result.steps[chosen])
-        self._plane_title.set_text(f"{np.mean(result.moved):.0%} of {LAYER} recoded")
+        self._plane_title.set_text(f"{np.mean(result.moved):.0%} of these changed their code")
 
     def describe(self, result: TrainingResult) -> list[tuple[str, str]]:
         return [
@@ -158,7 +159,7 @@ class TrainingExplorer(Explorer):
             ("read right", f"{result.accuracy:.1%}"),
             ("quantized, not trained", f"{result.untrained:.1%}"),
             ("float32", f"{data.digits_network().accuracy():.1%}"),
-            ("weights with another code", f"{result.recoded:.1%} of all"),
+            ("weights with another code", f"{result.recoded:.1%} of all, {np.mean(result.moved):.1%} of {LAYER}"),
         ]
 
 
