@@ -105,9 +105,9 @@ assert abs(eight[-1] - eight[0]) < 0.02  # 8 bits: nothing to win
 
 # %% [markdown]
 # **Say why.** At 8 bits there is nothing to recover, and the first epoch may even hurt: the learning rate shakes a
-# network that was finished. At 2 bits most of the loss is gone after one epoch. And yet few weights have changed their code. Most
-# stay in their cell; those near a border cross it, where that helps. The weights that do not move at all, on the thin
-# diagonal beyond the last codes, get no gradient. You will see why.
+# network that was finished. At 2 bits most of the loss is gone after one epoch. And yet few weights have changed their
+# code. Most stay in their cell; those near a border cross it, where that helps. The weights that do not move at all, on
+# the thin diagonal beyond the last codes, get no gradient. You will see why.
 
 # %% [markdown]
 # ## Build it
@@ -563,8 +563,9 @@ except ValueError as error:
     print("prepare:", error)
 
 # %% [markdown]
-# **3. x / s against x · (1/s).** Multiplying is faster, so torch's own fake quantization computes 1/s once. The two products round
-# differently, and near a tie the codes differ. Rarely, but a bit-exact comparison of two implementations fails on it:
+# **3. x / s against x · (1/s).** Multiplying is faster, so torch's own fake quantization computes 1/s once. The quotient
+# and the product round differently, and near a tie the codes differ. Rarely, but a bit-exact comparison of two
+# implementations fails on it:
 
 # %%
 x = torch.from_numpy(np.random.default_rng(0).random(10**7, dtype=np.float32))
@@ -584,8 +585,9 @@ for zero_point in (128, 127):
     print(f"                add, round {before.int().tolist()}")
 
 # %% [markdown]
-# **Where does the gradient end?** Torch's own fake quantization, on which `torch.ao.quantization` stands, passes the gradient wherever the *rounded* value is a code: half a step further than LSQ's paper and this course.
-# In training it hardly matters.
+# **Where does the gradient end?** Torch's own fake quantization, on which `torch.ao.quantization` stands, passes the
+# gradient wherever the *rounded* value is a code: half a step further than LSQ's paper and this course. Where two
+# implementations are compared gradient by gradient, one has to know.
 
 # %%
 x = torch.tensor([-2.6, -2.4, -1.0, 0.9, 1.0, 1.4, 1.6], requires_grad=True)
