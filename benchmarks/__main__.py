@@ -13,7 +13,7 @@ import sys
 import torch
 from tqdm import tqdm
 
-from benchmarks import encoding, explorer, imports, linear, memory, packing, quantize
+from benchmarks import encoding, explorer, imports, linear, memory, packing, quantize, training
 from benchmarks.tables import machine, markdown
 
 
@@ -31,6 +31,7 @@ def main():
         *linear.tables(progress=progress),
         ("MiniLM, 256 sentences", encoding.table(progress=progress)),
         ("Peak memory beyond the input, choose + quantize + dequantize", memory.table(progress=progress)),
+        ("Digits read right in few bits, activations in 8", training.table(progress=progress)),
     ]
     print(machine())
     for title, rows in sections:

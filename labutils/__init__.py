@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "packing",
         "progress",
         "theory",
+        "training",
     ],
     submod_attrs={
         "affine": ["QuantizedArray", "choose_qparams", "dequantize", "fake_quantize", "quantize"],
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "explore_digit",
             "explore_granularity",
             "explore_groups",
+            "explore_training",
             "explore_zero_point",
             "predict",
         ],

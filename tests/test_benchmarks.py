@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torchao")
 torch = pytest.importorskip("torch")
 
-from benchmarks import encoding, explorer, imports, linear, memory, packing, quantize, tables  # noqa: E402
+from benchmarks import encoding, explorer, imports, linear, memory, packing, quantize, tables, training  # noqa: E402
 from benchmarks.candidates import CANDIDATES, GRANULARITIES, run  # noqa: E402
 
 
@@ -142,3 +142,10 @@ def test_a_table_is_markdown():
 def test_a_ratio_to_nothing_is_no_number():
     assert tables.ratio(3.0, 2.0) == 1.5
     assert math.isnan(tables.ratio(3.0, 0.0))
+
+
+def test_training_has_a_row_of_shares_for_each_width():
+    row = training.row(2, seeds=(0,))
+    assert list(row) == ["bits", "float32 %", "max of the channel %", "least error %", "trained, seed 0 %"]
+    assert row["bits"] == 2
+    assert max(row["least error %"], row["max of the channel %"]) < row["trained, seed 0 %"] < 100

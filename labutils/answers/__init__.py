@@ -32,5 +32,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "quantize_group",
             "unpack_int4",
         ],
+        "lab10": ["convert_weight", "fake_quantize_ste", "lsq_gradient", "qat_step"],
     },
 )
