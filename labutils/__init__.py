@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "packing",
         "progress",
         "theory",
+        "training",
     ],
     submod_attrs={
         "affine": ["QuantizedArray", "choose_qparams", "dequantize", "fake_quantize", "quantize"],
@@ -36,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "explore_granularity",
             "explore_groups",
             "explore_linear",
+            "explore_training",
             "explore_zero_point",
             "predict",
         ],

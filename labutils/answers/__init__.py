@@ -33,5 +33,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "unpack_int4",
         ],
         "lab05": ["QuantizedLinear", "int8_linear", "quantized_matmul"],
+        "lab10": ["convert_weight", "fake_quantize_ste", "lsq_gradient", "qat_step"],
     },
 )

@@ -1055,7 +1055,7 @@ EXERCISES = (
         read=layer.read,
         judge=layer.judge,
         misconceptions=QUANTIZED_LINEAR,
-        use=layer.look,
+        run=layer.look,
     ),
     Exercise(
         name="int8_linear",
@@ -1067,6 +1067,6 @@ EXERCISES = (
         judge=_judge_int8,
         misconceptions=INT8_LINEAR,
         stretch=True,
-        use=_use_tensors,
+        run=_use_tensors,
     ),
 )

@@ -43,7 +43,7 @@ def test_the_cases_are_the_same_each_time(exercise):
         assert not engine._changed((a.args, a.kwargs), (b.args, b.kwargs))
 
 
-CALLED = {name: exercise for name, exercise in EXERCISES.items() if exercise.use is engine.Exercise.use}
+CALLED = {name: exercise for name, exercise in EXERCISES.items() if exercise.run is engine.Exercise.run}
 
 
 @pytest.mark.parametrize("exercise", CALLED.values(), ids=CALLED)
