@@ -81,9 +81,8 @@ explorer
 # %% [markdown]
 # **Say why.** A larger batch uses each weight more often, so a byte is worth more operations, and the point moves to the
 # right. On the slope, speed follows the bytes: 8 bits are 4 times as fast as 32, whatever they are multiplied in.
-# Under a roof it follows the arithmetic, and there only C changes anything: it multiplies in another unit of the chip.
-# B reads a code, writes a float and reads it again: 9 bytes a weight in place of 4. (D's roof is bfloat16's, in which
-# its unpacked weights are multiplied.)
+# Under a roof it matters in what you multiply: C uses the chip's integer unit, D the one for bfloat16, in which its
+# unpacked weights are multiplied. And B reads a code, writes a float and reads that again: 9 bytes a weight in place of 4.
 
 # %% [markdown]
 # ## Build it
@@ -430,7 +429,7 @@ explore_linear(layer=QuantizedLinear)
 
 # %% [markdown]
 # Were you right? It never does. However large the batch, your layer does all that the float layer does, and dequantizes
-# besides. At small batches it moves more than twice the bytes, so it takes two to five times as long. The larger the
+# besides. At small batches it moves more than twice the bytes, so it takes about twice as long or more. The larger the
 # batch, the less that counts. This is what people find when they say "INT8 is slower": the weights are small, and nothing
 # multiplies them as they are.
 #
@@ -593,7 +592,7 @@ for num_bits in (8, 7):
     )
 
 # %% [markdown]
-# For such machines PyTorch's old x86 backend has a switch, `reduce_range`, that gives activations 7 bits. It is also why
+# For such machines PyTorch's quantizers have a switch, `reduce_range`, that gives activations 7 bits. It is also why
 # the course tests each kernel with the largest codes before it trusts it.
 #
 # **What hardware offers.** From the vendor's data sheets, dense, in tera-operations a second and GB/s. The last two
@@ -613,9 +612,9 @@ for name, (single, half, byte, memory) in sheets.items():
     )
 
 # %% [markdown]
-# int8 is twice as fast as float16 on all three, and takes half the bytes. "Integers are 2 to 4 times faster" is a fair
-# summary where the comparison is with 16 bits; against plain float32 it is far more, and below those ridges it is the
-# bytes that count. Energy follows the same order. For a 45 nm chip (Horowitz, 2014, "Computing's energy problem", ISSCC):
+# "Integers are 2 to 4 times faster" mixes two things. Against 16 bits it is 2, for arithmetic and for bytes alike.
+# Against 32 bits it is 4 for bytes, and far more for arithmetic where a chip has units for it. Below the ridge it is the
+# bytes that count, and above it the arithmetic. Energy follows the same order. For a 45 nm chip (Horowitz, 2014, "Computing's energy problem", ISSCC):
 
 # %%
 picojoules = {"8 by 8 bits, added in 32": (0.2, 0.1), "float32": (3.7, 0.9)}
@@ -706,7 +705,7 @@ for name, out in (("symmetric (yours)", symmetric), ("asymmetric", asymmetric)):
 # <details><summary>What does INT8 save, exactly?</summary>
 #
 # Against 32 bits nearly 4 times, against 16 bits nearly 2 times. The rest is scales: 4 bytes for each output of K bytes.
-# Layers left in float (embeddings, norms, often the last one) lower it for a whole model: 3.5 to 3.8 times is usual.
+# What is left in float, such as embeddings and norms, lowers it for a whole model. Lab 06 measures by how much.
 #
 # </details>
 # <details><summary>You quantized the weights to 8 bits, and the model became slower. Why?</summary>

@@ -104,7 +104,7 @@ class LinearResult:
     form: str
     intensities: np.ndarray  # operations for each byte
     expected: np.ndarray  # seconds at least
-    measured: np.ndarray  # seconds, NaN where nothing was measured
+    measured: np.ndarray  # seconds; empty where nothing was measured
     operations: float
     ridge: float  # the intensity from which on arithmetic limits the chosen form
     limit: str  # "memory" or "arithmetic"
@@ -120,7 +120,7 @@ class LinearResult:
     @property
     def seconds(self) -> np.ndarray:
         """Measured where it was measured, else expected."""
-        return np.where(np.isnan(self.measured), self.expected, self.measured)
+        return self.measured if self.measured.size else self.expected
 
     @property
     def speedup(self) -> float:
@@ -158,7 +158,7 @@ class LinearExplorer(Explorer):
             f.weight_bytes * outputs * inputs + batch * (f.input_bytes * inputs + 4 * outputs) for f in FORMS.values()
         ])  # fmt: skip
         peaks = np.array([getattr(self.roofs, f.roof) for f in FORMS.values()])
-        measured = np.full(len(FORMS), np.nan) if self._measured is None else np.array(self._measured(batch))
+        measured = np.array([] if self._measured is None else self._measured(batch))
         intensities = operations / moved
         ridge = getattr(self.roofs, form.roof) / self.roofs.memory
         return LinearResult(
@@ -196,8 +196,9 @@ class LinearExplorer(Explorer):
                          for letter in LETTERS]  # fmt: skip
         self._roof_title = roofline.set_title(" ")
         places = np.arange(len(FORMS))[::-1]
+        on_paper = {"facecolor": palette.PAPER, "edgecolor": "none", "pad": 0.8}
         self._bars = times.barh(places, np.zeros(len(FORMS)), height=0.6, color=palette.ORIGINAL, alpha=0.75)
-        self._labels = [times.text(0, place, "", va="center", fontsize=9) for place in places]
+        self._labels = [times.text(0, place, "", va="center", fontsize=9, bbox=on_paper) for place in places]
         times.axvline(1, color=palette.INK, lw=0.8, ls="--")
         at_most = "" if self._measured else " (at most)"
         times.set(xscale="log", xlim=(0.05, 100), xlabel=f"speed, float32 = 1{at_most}")
@@ -242,7 +243,7 @@ class LinearExplorer(Explorer):
             ("limited by", result.limit),
             ("time at least", _time(result.expected[chosen])),
         ]
-        if not np.isnan(result.measured[chosen]):
+        if result.measured.size:
             cells.append(("time measured", _time(result.measured[chosen])))
         return [*cells, ("speed, float32 = 1", f"{result.speedup:.2g}")]
 

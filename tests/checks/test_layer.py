@@ -94,6 +94,14 @@ def test_nonsense_gets_a_sentence(change, sentence):
     assert sentence in report.first_failure.detail or sentence in str(report.cases)
 
 
+def test_until_it_passes_the_courses_class_takes_its_place(capsys):
+    from labutils import or_reference
+    from labutils.nn import QuantizedLinear
+
+    assert or_reference(written(STUDENT)) is QuantizedLinear
+    assert "uses the reference" in capsys.readouterr().out
+
+
 def test_the_weight_is_seen_through_unit_vectors():
     weight, bias = np.array([[1.27, -0.503], [0.02, 2.54]], np.float32), np.array([3.0, -4.0], np.float32)
     seen = contract.look(lambda linear: linear, weight, bias, np.eye(2, dtype=np.float32))
