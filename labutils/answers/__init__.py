@@ -32,5 +32,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "quantize_group",
             "unpack_int4",
         ],
+        "lab07": ["kl_range", "moving_average_range", "mse_range", "percentile_range"],
     },
 )
