@@ -15,9 +15,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "checks",
         "data",
         "doctor",
+        "embeddings",
         "explore",
         "figures",
+        "kernels",
         "metrics",
+        "nn",
         "packing",
         "progress",
         "theory",
@@ -25,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "affine": ["QuantizedArray", "choose_qparams", "dequantize", "fake_quantize", "quantize"],
         "checks": ["CheckFailed", "board", "check", "examine", "or_reference"],
+        "embeddings": ["mean_cosine", "retrieval_at_1"],
         "explore": [
             "explore_bits",
             "explore_clipping",

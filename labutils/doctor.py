@@ -26,7 +26,7 @@ class Finding:
 
 
 def diagnose() -> Panel:
-    """Look at Python, packages, widgets, torch, the shipped network and the progress file; return the findings.
+    """Look at what the labs stand on, from Python to the progress file; return the findings.
 
     A finding never raises: what fails is reported as `bad`, with what to do.
     """
@@ -86,6 +86,12 @@ def _torch() -> tuple[str, str]:
     return "ok", f"{_version('torch')}"
 
 
+def _transformers() -> tuple[str, str]:
+    if util.find_spec("transformers") is None:
+        return "note", "not installed: MiniLM as a whole, from lab 06 on, needs `pip install transformers`"
+    return "ok", f"{_version('transformers')}"
+
+
 def _network() -> tuple[str, str]:
     from labutils import data
 
@@ -108,6 +114,7 @@ LOOKS: dict[str, Callable[[], tuple[str, str]]] = {
     "packages": _packages,
     "sliders": _widgets,
     "torch": _torch,
+    "transformers": _transformers,
     "digits network": _network,
     "progress": _progress,
 }

@@ -25,10 +25,11 @@ def test_old_widgets_are_noticed(monkeypatch):
     assert "sliders need 8 or newer" in doctor.diagnose().text
 
 
-def test_torch_is_wished_for_and_not_demanded(monkeypatch):
+def test_torch_and_transformers_are_wished_for_and_not_demanded(monkeypatch):
     monkeypatch.setattr(doctor.util, "find_spec", lambda name: None)
     found = doctor.diagnose()
     assert "[note] torch: not installed: labs 00 to 04 run without it" in found.text
+    assert "[note] transformers: not installed: MiniLM as a whole" in found.text
     assert "Everything the labs need is here" in found.text
 
 

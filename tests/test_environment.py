@@ -24,7 +24,11 @@ CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # where conda-forge's name is another
 # conda-forge's playwright is not the Python one on every platform, and torchao must match the torch beside it.
 FROM_PIP = {"playwright", "torchao"}
-OPTIONAL = {"torch", "huggingface-hub"}  # imported inside functions that say what to do where they are missing
+OPTIONAL = {
+    "torch",
+    "transformers",
+    "huggingface-hub",
+}  # imported inside functions that say what to do where they are missing
 EXTRAS = PROJECT["optional-dependencies"]
 
 
@@ -81,7 +85,7 @@ def test_torch_is_pinned_without_a_build():
     assert "torch==2.13.0" in map(str, PINS), "with +cpu only one platform could install it"
 
 
-@pytest.mark.parametrize("heavy", ["torch", "torchao", "jupyterlab", "notebook", "nbgrader"])
+@pytest.mark.parametrize("heavy", ["torch", "torchao", "transformers", "jupyterlab", "notebook", "nbgrader"])
 def test_the_base_leaves_colab_its_own(heavy):
     assert heavy not in BASE
 

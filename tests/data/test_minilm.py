@@ -20,11 +20,12 @@ W = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
 @pytest.fixture
 def file(tmp_path, monkeypatch):
     """A small file that passes for MiniLM's, in a model/ folder; no place is searched."""
-    path = tmp_path / "model" / minilm.FILE
+    path = tmp_path / "model" / minilm.WEIGHTS
     path.parent.mkdir()
     save_file({NAME: W, "other": 2 * W}, path)
-    monkeypatch.setattr(minilm, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    monkeypatch.setattr(minilm, "SIZE", path.stat().st_size)
+    content = path.read_bytes()
+    published = {**minilm.PUBLISHED, minilm.WEIGHTS: (len(content), hashlib.sha256(content).hexdigest())}
+    monkeypatch.setattr(minilm, "PUBLISHED", published)
     monkeypatch.setattr(minilm, "PLACES", ())
     monkeypatch.delenv(minilm.VARIABLE, raising=False)
     return path
