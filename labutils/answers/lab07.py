@@ -40,7 +40,7 @@ def mse_range(x: Array, num_bits: int = 8, symmetric: bool = True) -> Range:
     >>> x = np.random.default_rng(0).normal(size=10_000).astype(np.float32)
     >>> low, high = mse_range(x, num_bits=4)
     >>> low == -high, round(high, 1)
-    (True, 2.5)
+    (True, 2.4)
 
     symmetric: [-c, c], for the grid of lab 01. Otherwise both ends are searched, for the grid of lab 02.
     """

@@ -376,7 +376,8 @@ MSE_RANGE = (
     Misconception(
         "both ends shrink by one factor",
         _ends(lambda x, bits: _shrunk(x, bits, both=True)),
-        "An outlier lies on one side, and both sides are cut for it. Search the two ends apart: hold one, move one.",
+        "An outlier lies on one side, and both sides are cut for it. Search the two ends apart: hold one, and move the "
+        "other.",
     ),
     Misconception(
         "only the upper end is searched",
