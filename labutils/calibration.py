@@ -323,8 +323,8 @@ class KL(_OnHistogram):
     >>> 3 < high < 4.5
     True
 
-    For every cut of the histogram that leaves at least as many bins as the grid has levels, `divergence` compares the
-    two. symmetric: of |x|, with 2^(num_bits - 1) levels, as TensorRT does at 8 bits. Otherwise of x, with 2^num_bits
+    For every cut of the histogram that leaves at least as many bins as the grid has levels, `cut_divergences` compares
+    the two. symmetric: of |x|, with 2^(num_bits - 1) levels, as TensorRT does at 8 bits. Otherwise of x, with 2^num_bits
     levels, cut at the same magnitude on both sides. Values of exactly 0, of which a ReLU leaves many, are not counted:
     0 is on every grid. As the histogram is what is compared, the result depends on `num_bins`; 2048 is TensorRT's.
     """
@@ -349,45 +349,53 @@ class KL(_OnHistogram):
 
 
 def best_cut(counts: np.ndarray, zero: int, num_levels: int) -> int:
-    """How many bins to keep on each side of bin edge `zero`, for the least `divergence`; ties go to the wider.
+    """How many bins to keep on each side of bin edge `zero`, for the least divergence; ties go to the wider.
 
     >>> best_cut(np.array([40, 30, 20, 10, 6, 3, 1, 0, 0, 0, 0, 1]), 0, num_levels=4)
     6
 
-    All bins that hold something are kept where they are no more than the levels.
+    All bins that hold something are kept where they are no more than the levels. `cut_divergences` says what is least.
     """
     filled = np.flatnonzero(counts)
     first, last = min(int(filled[0]), zero), max(int(filled[-1]) + 1, zero)
-    best, least = max(zero - first, last - zero), math.inf
-    for keep in range(best, 0, -1):
-        low, high = max(first, zero - keep), min(last, zero + keep)
-        if high - low < num_levels:
-            break
-        divergent = divergence(counts[low:high], counts[:low].sum(), counts[high:].sum(), num_levels)
-        if divergent < least:
-            best, least = keep, divergent
-    return best
+    keep = np.arange(max(zero - first, last - zero), 0, -1)
+    low, high = np.maximum(first, zero - keep), np.minimum(last, zero + keep)
+    enough = high - low >= num_levels
+    if not enough.any():
+        return int(keep[0])
+    return int(keep[np.argmin(cut_divergences(counts, low[enough], high[enough], num_levels))])
 
 
-def divergence(kept: np.ndarray, below: int, above: int, num_levels: int) -> float:
-    """KL(P || Q) in nats, between a cut histogram and the same on a grid of `num_levels`.
+def cut_divergences(counts: np.ndarray, low: np.ndarray, high: np.ndarray, num_levels: int) -> np.ndarray:
+    """KL(P || Q) in nats for each cut of a histogram to bins `low` to `high` - 1, on a grid of `num_levels`.
 
-    >>> round(divergence(np.array([6, 2, 0, 4]), 0, 0, num_levels=2), 3)
-    0.087
+    >>> cut_divergences(np.array([6, 4, 4, 2, 0, 0, 1, 0, 1]), np.array([0, 0]), np.array([4, 9]), 2).round(3)
+    array([0.021, 0.058])
 
-    P is `kept` with what was cut off, `below` and `above`, put into its outermost bins: that is where values saturate.
-    Q is `kept` on the grid: bin j of n belongs to level floor(j * num_levels / n), and what a level holds is spread
-    evenly over those of its bins that were not empty. Both are normalised. Infinite where only Q is 0.
+    counts (B,), low and high (C,), at least `num_levels` bins apart -> (C,).
+
+    P is what was kept, with what was cut off put into the outermost bins: that is where values saturate. Q is what was
+    kept, on the grid: bin j of n belongs to level floor(j * num_levels / n), and what a level holds is spread evenly
+    over those of its bins that were not empty. Both are normalised. Infinite where a cut puts something into an empty
+    bin, as Q has nothing there.
+
+    All bins of a level have one ln Q, so the sum of P ln Q takes a term for each level, from cumulative sums.
     """
-    level = np.arange(kept.size) * num_levels // kept.size
-    filled = kept > 0
-    share = np.bincount(level, kept) / np.maximum(np.bincount(level, filled), 1)
-    q = np.where(filled, share[level], 0.0)
-    p = kept.astype(np.float64)
-    p[0] += below
-    p[-1] += above
-    held = p > 0
-    if not np.all(q[held] > 0):
-        return math.inf
-    p, q = p[held] / p.sum(), q[held] / q.sum()
-    return float(np.sum(p * np.log(p / q)))
+    logs = counts * np.log(np.maximum(counts, 1))
+    held, filled, entropy = (np.append(0, np.cumsum(part)) for part in (counts, counts > 0, logs))
+    total, first, last = int(held[-1]), counts[low], counts[high - 1]
+    below, above = held[low], total - held[high]
+
+    bounds = low[:, None] - (np.arange(num_levels + 1) * (low - high)[:, None]) // num_levels  # rounded up
+    mass, bins = np.diff(held[bounds], axis=1), np.diff(filled[bounds], axis=1)  # (C, L)
+    log_q = np.log(np.maximum(mass, 1) / np.maximum(bins, 1))  # up to the norm; 0 for a level of empty bins
+    mass[:, 0] += below
+    mass[:, -1] += above
+
+    def grown(count, more):
+        return (count + more) * np.log(np.maximum(count + more, 1)) - count * np.log(np.maximum(count, 1))
+
+    p_log_p = entropy[high] - entropy[low] + grown(first, below) + grown(last, above)
+    kept = np.maximum(total - below - above, 1)
+    divergences = (p_log_p - (mass * log_q).sum(axis=1)) / total - np.log(total / kept)
+    return np.where((below > 0) & (first == 0) | (above > 0) & (last == 0), np.inf, divergences)

@@ -20,7 +20,7 @@ from labutils.calibration import (
     MovingAverage,
     Percentile,
     best_cut,
-    divergence,
+    cut_divergences,
     grid_losses,
 )
 from labutils.scheme import PerAxis, Scheme
@@ -276,6 +276,11 @@ def test_at_16_bits_nothing_is_clipped():
 
 
 # --- KL ---
+
+
+def divergence(kept, below, above, num_levels):
+    counts = np.concatenate([[below], kept, [above]])
+    return cut_divergences(counts, np.array([1]), np.array([1 + len(kept)]), num_levels)[0]
 
 
 def slowly_divergent(kept, below, above, num_levels):

@@ -469,7 +469,7 @@ def _histogram(x: np.ndarray, num_bins: int) -> np.ndarray:
 def _divergence(counts: np.ndarray, keep: int, num_levels: int) -> float:
     if not num_levels <= keep <= counts.size:
         return math.inf
-    return calibration.divergence(counts[:keep], 0, counts[keep:].sum(), num_levels)
+    return float(calibration.cut_divergences(counts, np.array([0]), np.array([keep]), num_levels)[0])
 
 
 def _judge_kl(answer: dict, case: Case) -> None:
