@@ -324,7 +324,7 @@ class KL(_OnHistogram):
     True
 
     For every cut of the histogram that leaves at least as many bins as the grid has levels, `cut_divergences` compares
-    the two. symmetric: of |x|, with 2^(num_bits - 1) levels, as TensorRT does at 8 bits. Otherwise of x, with 2^num_bits
+    the two. symmetric: of |x|, with 2^(num_bits - 1) levels, as TensorRT does at 8 bits. Otherwise of x, with 2^b
     levels, cut at the same magnitude on both sides. Values of exactly 0, of which a ReLU leaves many, are not counted:
     0 is on every grid. As the histogram is what is compared, the result depends on `num_bins`; 2048 is TensorRT's.
     """
