@@ -579,7 +579,7 @@ with torch.no_grad():
 
 
 def compare(entering, ranges, scheme):
-    """For each method: in how many layers its SQNR is the highest, and its mean."""
+    """For each method: in how many layers it is the best, up to 0.1 dB, and its mean SQNR."""
     table = np.array(
         [
             [
@@ -589,11 +589,11 @@ def compare(entering, ranges, scheme):
             for method in ranges
         ]
     )
-    wins = np.bincount(table.argmax(axis=0), minlength=len(table))
+    wins = (table > table.max(axis=0) - 0.1).sum(axis=1)
     return [f"{w}, {mean:.1f} dB" for w, mean in zip(wins, table.mean(axis=1))]
 
 
-print("layers in which it is best, and mean SQNR")
+print("layers in which it is best (up to 0.1 dB), and mean SQNR")
 print("bits " + "".join(f"{name:>13}" for name in METHODS))
 for bits in (8, 3):
     ranges = calibrate(layers, METHODS, bits, run_training_images)
@@ -601,15 +601,15 @@ for bits in (8, 3):
     print(f"{bits:>4} " + "".join(f"{cell:>13}" for cell in row))
 
 # %% [markdown]
-# At 3 bits it wins in all seven layers. At 8 bits it does not, though it should: its candidates are 1% apart, and what was
-# best for 256 training images need not be for others. There the differences are tenths of a decibel. The percentile is what
-# stands out: at 8 bits it is seven decibels behind, as you predicted.
+# At 3 bits it is alone in front in all seven layers. At 8 bits the moving average is as good: there is next to nothing to
+# gain by clipping, and what was best for 256 training images need not be for others. The percentile stands out: at 8 bits
+# it is seven decibels behind, as in the explorer. And yet the accuracy at 8 bits is the same: 37 dB are enough.
 #
 # ### A transformer
 #
 # MiniLM has 36 linear layers. Their inputs have both signs, and strong outliers in a few channels (lab 08 looks at them).
 # Many integer kernels want a zero point of 0 here, so the ranges are symmetric. They are calibrated on 64 sentences and
-# judged on 48 questions, by the mean cosine between the embeddings before and after: 1 is perfect.
+# judged on 64 questions, by the mean cosine between the embeddings before and after: 1 is perfect.
 
 # %% tags=["nbval-ignore-output"]
 from labutils.data.minilm import MiniLMMissing
@@ -637,8 +637,8 @@ ROW = PerGroup(4096)  # one group is a whole row: the activations of a token
 
 if encoder:
     linears = linear_layers(encoder.model)
-    sentences = data.calibration_sentences()[:64]
-    asked = [question for question, _ in data.questions()[:48]]
+    sentences = data.calibration_sentences()[64:128]
+    asked = [question for question, _ in data.questions()[:64]]
     exact = encoder.encode(asked)
 
     def cosine_with(see):
@@ -647,22 +647,20 @@ if encoder:
     def run_sentences():
         encoder.encode(sentences)
 
-    print("bits " + "".join(f"{name:>9}" for name in SIGNED) + "  each batch  each token")
+    print("bits " + "".join(f"{name:>9}" for name in SIGNED) + "   dynamic, each token")
     minilm_ranges = {}
     for bits in (8, 6):
         scheme = Scheme(bits)
         minilm_ranges[bits] = calibrate(linears, SIGNED, bits, run_sentences)
         row = [cosine_with(static(scheme, found)) for found in minilm_ranges[bits].values()]
-        row.append(cosine_with(dynamic(scheme)))
         row.append(cosine_with(dynamic(Scheme(bits, granularity=ROW))))
-        cells = "".join(f"{cosine:9.3f}" for cosine in row[:5])
-        print(f"{bits:>4} {cells} {row[5]:11.3f} {row[6]:11.3f}")
+        print(f"{bits:>4} " + "".join(f"{cosine:9.2f}" for cosine in row))
 
 # %% tags=["minilm"]
 if encoder:
     entering = {}
     with_inputs(linears, entering.__setitem__, lambda: encoder.encode(asked[:32]))
-    print("layers in which it is best, and mean SQNR")
+    print("layers in which it is best (up to 0.1 dB), and mean SQNR")
     print("bits " + "".join(f"{name:>13}" for name in SIGNED))
     for bits in (8, 6):
         row = compare(entering, minilm_ranges[bits], Scheme(bits))
@@ -671,15 +669,13 @@ if encoder:
 # %% [markdown]
 # Here the order of the methods is another one, and it changes between 8 and 6 bits.
 #
-# - **MSE** is best in nearly every layer, at both widths. The model as a whole does not follow: at 8 bits the 99.99th
-#   percentile, worse in all layers, is just as good, and at 6 bits the 99.9th, two decibels behind at the first glance in no
-#   layer, comes to the same cosine. Squared error weighs all values alike. The model does not.
+# - **MSE** is best in most layers, at both widths. The model does not follow: the 99.99th percentile, a decibel behind on
+#   average, gives embeddings as good. Squared error weighs all values alike. The model does not.
 # - **The 99.9th percentile**, the best of the fixed rules on the digits, is the worst of all at 8 bits. It clips the
-#   outliers, and in a transformer they are not noise: the network uses them. At 6 bits it is among the best, since rounding
-#   costs still more.
+#   outliers, and in a transformer they are not noise: the network uses them. At 6 bits it is almost as good as MSE, since
+#   rounding costs still more.
 # - **KL**, made for 8 bits on networks of another kind, is behind min-max at 8 bits and ahead of it at 6.
-# - **Dynamic ranges for each token** beat everything: an outlier then spoils its own token only. For each batch they are no
-#   better than static min-max.
+# - **Dynamic ranges for each token** beat all static ones: an outlier then spoils its own token only.
 #
 # So there is no best method, only a best one for a tensor, a bit width and a task, and you have to measure.
 
@@ -726,13 +722,9 @@ for num_bits in (8, 4, 3):
 magnitudes = np.abs(x).ravel()
 with_zeros, edges = np.histogram(magnitudes, 2048)
 cut = calibration.best_cut(with_zeros, 0, 8)
-print(
-    f"with zeros:    up to {edges[cut]:.1f}, SQNR {sqnr_db(x, in_range(x, -edges[cut], edges[cut], 4)):4.1f} dB"
-)
-low, high = kl(x, 4)
-print(
-    f"without zeros: up to {high:.1f}, SQNR {sqnr_db(x, in_range(x, low, high, 4)):4.1f} dB"
-)
+for name, end in (("with zeros", edges[cut]), ("without zeros", kl(x, 4)[1])):
+    ratio = sqnr_db(x, in_range(x, -end, end, 4))
+    print(f"{name:<14} up to {end:.2f}, SQNR {ratio:4.1f} dB")
 
 # %% [markdown]
 # **An answer that depends on the neighbours.** With one dynamic range for the batch, what the network says of an image
@@ -749,8 +741,8 @@ for name, granularity in (("each batch", PerTensor()), ("each image", PerAxis(0)
         alone = torch.cat(
             [with_inputs(layers, see, partial(model, one)) for one in batch.split(1)]
         )
-    changed = ((together - alone).abs().amax(dim=1) > 1e-2).sum()
-    print(f"a range for {name}: {changed} of 32 images get other logits")
+    change = float((together - alone).abs().mean())
+    print(f"a range for {name}: logits change by {change:.1f} on average")
 
 # %% [markdown]
 # **What libraries do by default.** torch's `HistogramObserver` searches a range of least squared error on 2048 bins;
@@ -810,10 +802,13 @@ spiked = [batch.copy() for batch in stream]
 spiked[4][0, 0, 0, 0] = 60  # one value of 262144, in one of 16 batches
 for name, batches in (("as it was", stream), ("one spike", spiked)):
     whole = np.concatenate(batches)
-    print(
-        f"{name}: min-max {whole.max():4.1f}, moving average {average(batches)[1]:4.1f}, "
-        f"99.9% {percentile(whole, symmetric=False)[1]:4.1f}, MSE {mse(whole, 4, symmetric=False)[1]:4.1f}"
-    )
+    ends = {
+        "min-max": whole.max(),
+        "moving average": average(batches)[1],
+        "99.9%": percentile(whole, symmetric=False)[1],
+        "MSE": mse(whole, 4, symmetric=False)[1],
+    }
+    print(f"{name}: " + ", ".join(f"{method} {end:.1f}" for method, end in ends.items()))
 
 # %% [markdown]
 # A spike stays in min-max for ever. The moving average forgets it, a tenth with each batch. A percentile never noticed, and
