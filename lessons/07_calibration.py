@@ -152,7 +152,7 @@ for num_bits, colour in ((3, QUANTIZED), (4, ORIGINAL), (6, GOOD)):
 panels[0].semilogy(clip, 2 * np.exp(-clip), ":", color=WARN, lw=2, label="clipping")
 panels[0].set(title="Laplace: the minimum moves out", xlabel="clip, in mean |x|")
 panels[0].set(ylabel="noise", ylim=(1e-3, 2))
-panels[0].legend(loc="upper right", ncols=2)
+panels[0].legend(loc="lower right")
 bits = range(2, 9)
 for name, colour in (("Laplace", QUANTIZED), ("Gaussian", ORIGINAL)):
     unit = np.std(sources[name])
@@ -240,7 +240,7 @@ check(percentile_range)
 # | precision | your error may be 5% above the best |
 # | an all-zero `x` | `(0, 0)` |
 #
-# The cell above has `in_range(x, low, high, num_bits, symmetric)`, which goes to the grid of a range and back. If you wrote
+# At the top stands `in_range(x, low, high, num_bits, symmetric)`, which goes to the grid of a range and back. If you wrote
 # `best_clip` in lab 01, the symmetric half is the same search.
 
 
@@ -713,7 +713,7 @@ for num_bits in (8, 4, 3):
 # %% [markdown]
 # The script concludes that the percentile is better by several decibels. Against the tensor that was given, it is far worse:
 # most of the signal was in the ten values that it threw away. What is compared must be what comes out with what went in.
-# At 4 and 3 bits it still loses here, and the best range clips little.
+# At 4 and 3 bits it loses still, if by less, and the best range is another one.
 #
 # **Zeros in a histogram.** KL looks at the whole distribution. After a ReLU half of it is one bin. NVIDIA's
 # pytorch-quantization therefore overwrites the count of the first bin with that of the second. Without such a rule:

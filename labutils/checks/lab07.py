@@ -539,10 +539,11 @@ def _kl(p: np.ndarray, q: np.ndarray, normalise: bool = True, careful: bool = Tr
 
 KL_RANGE = (
     Misconception(
-        "what was cut off is forgotten",
+        "what was cut off is in neither P nor Q, or in both",
         _cutting(lambda kept, rest, level: _kl(_p(kept, 0), _q(kept, level))),
         "P is what the values are after clipping: those beyond the cut saturate, so they count in the last bin of P, "
-        "and not in Q. Without them nothing speaks against cutting, and with one level for each bin P and Q are equal.",
+        "and not in Q. With them in both or in neither nothing speaks against cutting: where each bin is a level of its "
+        "own, P and Q are equal.",
     ),
     Misconception(
         "P and Q swapped",

@@ -355,7 +355,7 @@ def _no_outliers(x, num_bits=8, num_bins=2048):
     [
         ("percentile_range", _signed_percentiles, "the percentile of x instead of |x|"),
         ("mse_range", _seed_demo, "measures against the clipped tensor"),
-        ("kl_range", _no_outliers, "what was cut off is forgotten"),
+        ("kl_range", _no_outliers, "what was cut off is in neither P nor Q, or in both"),
     ],
 )
 def test_mistakes_in_other_words_are_recognised(name, submission, diagnosis):
