@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "packing",
         "progress",
         "theory",
+        "training",
     ],
     submod_attrs={
         "affine": ["QuantizedArray", "choose_qparams", "dequantize", "fake_quantize", "qparams_of_range", "quantize"],
@@ -37,6 +38,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "explore_digit",
             "explore_granularity",
             "explore_groups",
+            "explore_linear",
+            "explore_training",
             "explore_zero_point",
             "predict",
         ],

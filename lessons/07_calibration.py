@@ -152,7 +152,7 @@ for num_bits, colour in ((3, QUANTIZED), (4, ORIGINAL), (6, GOOD)):
 panels[0].semilogy(clip, 2 * np.exp(-clip), ":", color=WARN, lw=2, label="clipping")
 panels[0].set(title="Laplace: the minimum moves out", xlabel="clip, in mean |x|")
 panels[0].set(ylabel="noise", ylim=(1e-3, 2))
-panels[0].legend(loc="lower right")
+panels[0].legend(loc="lower right", ncols=2)
 bits = range(2, 9)
 for name, colour in (("Laplace", QUANTIZED), ("Gaussian", ORIGINAL)):
     unit = np.std(sources[name])

@@ -44,6 +44,10 @@ class Misconception:
     hint: str
 
 
+def _called(submission: Callable, *args: Any, **kwargs: Any) -> Any:
+    return submission(*args, **kwargs)
+
+
 @dataclass(frozen=True)
 class Exercise:
     """A function to write.
@@ -56,6 +60,8 @@ class Exercise:
     read            turns what was returned into a dict of arrays and numbers; raises Wrong for anything else
     judge           compares such a dict with the specification for one case; raises Wrong
     misconceptions  in order: where two explain a submission equally well, the first is named
+    run             puts a case to a submission, run(submission, *args, **kwargs), where calling it is not all: to ask
+                    for a gradient too, say, or to hand over torch tensors made from a case's arrays
     """
 
     name: str
@@ -67,6 +73,7 @@ class Exercise:
     judge: Callable[[dict, Case], None]
     misconceptions: tuple[Misconception, ...]
     stretch: bool = False
+    run: Callable = _called
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def _diagnose(
 def _answer(function: Callable, case: Case, exercise: Exercise, call: Callable) -> _Answer:
     """Call a function on its own copy of a case's input, and read what it returns."""
     args, kwargs = tuple(map(_own, case.args)), {name: _own(value) for name, value in case.kwargs.items()}
-    outcome = call(function, *args, **kwargs)
+    outcome = call(exercise.run, function, *args, **kwargs)
     error = outcome.error
     if outcome.undone:
         return _Answer(None, "undone", "not done yet", outcome.printed)
@@ -198,14 +205,16 @@ def _complaint(value: dict, case: Case, exercise: Exercise) -> str:
 
 
 def _line_in(function: Callable, error: BaseException) -> str:
-    """Where in the submission an exception came from: ', in line 3 of your function'."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    trace, found = error.__traceback__, None
+    """Where in the submission an exception came from: ' (line 3 of your function)', or of a class's method."""
+    methods = vars(function) if isinstance(function, type) else {"function": function}
+    codes = {getattr(inspect.unwrap(getattr(m, "__func__", m)), "__code__", None): name for name, m in methods.items()}
+    trace, found = error.__traceback__, ""
     while trace is not None:
-        if trace.tb_frame.f_code is code:
-            found = trace.tb_lineno - code.co_firstlineno + 1
+        code = trace.tb_frame.f_code
+        if code in codes:
+            found = f" (line {trace.tb_lineno - code.co_firstlineno + 1} of your {codes[code]})"
         trace = trace.tb_next
-    return f" (line {found} of your function)" if found else ""
+    return found
 
 
 def _changed(after: Any, before: Any) -> bool:
@@ -231,6 +240,8 @@ def _alike(mine: _Answer, theirs: _Answer) -> bool:
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     if a.shape != b.shape or a.dtype.kind != b.dtype.kind:
         return False
+    if a.dtype.kind in "bU":  # yes or no, and words
+        return bool(np.array_equal(a, b))
     if a.dtype.kind in "iu":
         return a.dtype == b.dtype and np.sum(a != b) <= 1e-3 * a.size
     if a.dtype.kind == "f" and a.ndim:  # a float64 array where float32 was asked for is another mistake

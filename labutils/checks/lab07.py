@@ -542,8 +542,8 @@ KL_RANGE = (
         "what was cut off is in neither P nor Q, or in both",
         _cutting(lambda kept, rest, level: _kl(_p(kept, 0), _q(kept, level))),
         "P is what the values are after clipping: those beyond the cut saturate, so they count in the last bin of P, "
-        "and not in Q. With them in both or in neither nothing speaks against cutting: where each bin is a level of its "
-        "own, P and Q are equal.",
+        "and not in Q. With them in both or in neither, nothing speaks against cutting: P and Q are equal where each "
+        "bin is a level.",
     ),
     Misconception(
         "P and Q swapped",

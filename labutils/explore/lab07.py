@@ -31,14 +31,16 @@ from labutils.explore.values import (
 from labutils.scheme import Scheme
 
 BITS = range(2, 9)
-MARKERS = "sD^vPX"  # a shape for each method, for those who do not tell colours apart
-COLOURS = (palette.INK, palette.ORIGINAL, palette.GOOD, palette.QUANTIZED)
 ESTIMATORS = {  # name -> an estimator for a bit width
     "min-max": lambda num_bits: MinMax(),
     "99.9%": lambda num_bits: Percentile(99.9),
     "MSE": MSE,
     "KL": KL,
 }
+STYLES = (  # a shape and a colour for each of them, and for two others
+    ("s", palette.INK), ("D", palette.ORIGINAL), ("^", palette.GOOD), ("v", palette.QUANTIZED),
+    ("P", palette.THEORY), ("X", palette.WARN),
+)  # fmt: skip
 
 
 def explore_calibration(
@@ -91,8 +93,8 @@ class CalibrationExplorer(Explorer):
         self._quantize = quantize
         self._methods = None if methods is None else dict(methods)
         self._names = list(ESTIMATORS if methods is None else methods)
-        if not 1 <= len(self._names) <= len(MARKERS):
-            raise ValueError(f"methods must be 1 to {len(MARKERS)} functions by name, got {len(self._names)}")
+        if not 1 <= len(self._names) <= len(STYLES):
+            raise ValueError(f"methods must be 1 to {len(STYLES)} functions by name, got {len(self._names)}")
         self._sample = sample_of(self._x)
         self._reach = float(np.abs(self._x).max())
         self._power = float(np.mean(np.square(self._x, dtype=np.float64)))
@@ -171,11 +173,15 @@ class CalibrationExplorer(Explorer):
                    label="clipping")  # fmt: skip
         (self._total,) = right.plot([], [], color=palette.INK, lw=1.4, label="both")
         (self._here,) = right.plot([], [], "o", ms=11, mfc="none", mec=palette.QUANTIZED, mew=2, label="here, measured")
-        lines = right.legend(loc="lower left", fontsize=8)
+        lines = right.legend(loc="center left", fontsize=8)
         right.add_artist(lines)
+        # What has the name of an estimator looks like it; other names take what is left.
+        styles = dict(zip(ESTIMATORS, STYLES))
+        left_over = [style for style in STYLES if style not in [styles.get(name) for name in self._names]]
         self._dots = [
-            right.plot([], [], marker, ms=7, mfc=COLOURS[i % len(COLOURS)], mec=palette.PAPER, mew=0.8, label=name)[0]
-            for i, (name, marker) in enumerate(zip(self._names, MARKERS))
+            right.plot([], [], marker, ms=7, mfc=colour, mec=palette.PAPER, mew=0.8, label=name)[0]
+            for name in self._names
+            for marker, colour in [styles[name] if name in styles else left_over.pop()]
         ]
         right.legend(handles=self._dots, loc="upper right", ncols=len(self._dots), fontsize=8, handletextpad=0.1,
                      columnspacing=1.0)  # fmt: skip
@@ -194,7 +200,7 @@ class CalibrationExplorer(Explorer):
         self._total.set_data(self.fractions, result.rounding + result.clipping)
         self._here.set_data([result.clip / self._reach], [_over_signal(result.sqnr_db)])
         for dot, mark in zip(self._dots, result.marks.values(), strict=True):
-            dot.set_data([mark.clip / self._reach], [_over_signal(mark.sqnr_db)])
+            dot.set_data([max(mark.clip / self._reach, self.fractions[0])], [_over_signal(mark.sqnr_db)])
         self._right_title.set_text(f"{result.num_bits} bits: {db(result.sqnr_db)} here, {db(result.best_db)} at best")
 
     def describe(self, result: CalibrationResult) -> list[tuple[str, str]]:

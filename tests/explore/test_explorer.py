@@ -15,6 +15,7 @@ from labutils import (
     explore_digit,
     explore_granularity,
     explore_groups,
+    explore_linear,
     explore_zero_point,
     theory,
 )
@@ -25,6 +26,7 @@ from labutils.answers import (
     quantize_per_channel,
     quantize_symmetric,
 )
+from labutils.explore.lab05 import Roofs
 
 WEIGHTS = np.random.default_rng(0).normal(size=4000).astype(np.float32)
 MATRIX = (WEIGHTS.reshape(20, 200) * np.geomspace(0.3, 3, 20)[:, None]).astype(np.float32)
@@ -37,7 +39,11 @@ EXPLORERS = {  # what runs a learner's function: how it is opened, and a functio
     "granularity": (partial(explore_granularity, MATRIX), quantize_per_channel),
     "groups": (partial(explore_groups, MATRIX), quantize_group),
 }
-EVERY = {name: explore for name, (explore, _) in EXPLORERS.items()} | {"digit": partial(explore_digit, 7)}
+ROOFS = Roofs(memory=1e10, float32=1e11, bfloat16=3e11, int8=8e11)
+EVERY = {name: explore for name, (explore, _) in EXPLORERS.items()} | {
+    "digit": partial(explore_digit, 7),
+    "linear": partial(explore_linear, roofs=ROOFS),
+}
 
 
 @pytest.fixture(params=EVERY, scope="module")
