@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 
 import numpy as np
 
@@ -119,7 +119,12 @@ def _apart(ends: Callable) -> Callable:
 
 def _returning(reference: Callable, what: Callable) -> Callable:
     """The right range, of which `what(low, high)` is returned."""
-    return lambda *args, **kwargs: what(*reference(*args, **kwargs))
+
+    @wraps(reference)
+    def returning(*args, **kwargs):
+        return what(*reference(*args, **kwargs))
+
+    return returning
 
 
 def _at_any(x: np.ndarray, percentile: float, symmetric: bool) -> tuple:
@@ -210,12 +215,12 @@ PERCENTILE_RANGE = (
     Misconception(
         "returns the threshold alone",
         _returning(answers.percentile_range, lambda low, high: high),
-        "The contract is `return low, high`, also where low is just -high.",
+        "The contract is two values, low and high, also where low is just -high.",
     ),
     Misconception(
         "returns high before low",
         _returning(answers.percentile_range, lambda low, high: (high, low)),
-        "The contract is `return low, high`: the smaller end first.",
+        "The contract is low before high: the smaller end first.",
     ),
 )  # fmt: skip
 
@@ -414,7 +419,7 @@ MSE_RANGE = (
     Misconception(
         "returns the threshold alone",
         _returning(answers.mse_range, lambda low, high: high),
-        "The contract is `return low, high`, also where low is just -high.",
+        "The contract is two values, low and high, also where low is just -high.",
     ),
     Misconception(
         "returns the error instead of the range",
@@ -625,7 +630,7 @@ KL_RANGE = (
     Misconception(
         "returns the threshold alone",
         _returning(answers.kl_range, lambda low, high: high),
-        "The contract is `return low, high`, also where low is just -high.",
+        "The contract is two values, low and high, also where low is just -high.",
     ),
 )
 
