@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[
         "affine",
         "answers",
+        "calibration",
         "checks",
         "data",
         "doctor",
@@ -27,11 +28,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "training",
     ],
     submod_attrs={
-        "affine": ["QuantizedArray", "choose_qparams", "dequantize", "fake_quantize", "quantize"],
+        "affine": ["QuantizedArray", "choose_qparams", "dequantize", "fake_quantize", "qparams_of_range", "quantize"],
         "checks": ["CheckFailed", "board", "check", "examine", "or_reference"],
         "embeddings": ["mean_cosine", "retrieval_at_1"],
         "explore": [
             "explore_bits",
+            "explore_calibration",
             "explore_clipping",
             "explore_digit",
             "explore_granularity",

@@ -107,6 +107,8 @@ def test_every_explorer_update_computes_anew():
         ("explore_bits", "outlier"),
         ("explore_clipping", "num_bits"),
         ("explore_clipping", "clip"),
+        ("explore_calibration", "num_bits"),
+        ("explore_calibration", "clip"),
         ("explore_zero_point", "num_bits"),
         ("explore_zero_point", "shift"),
         ("explore_granularity", "num_bits"),

@@ -33,6 +33,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "unpack_int4",
         ],
         "lab05": ["QuantizedLinear", "int8_linear", "quantized_matmul"],
+        "lab07": ["kl_range", "moving_average_range", "mse_range", "percentile_range"],
         "lab10": ["convert_weight", "fake_quantize_ste", "lsq_gradient", "qat_step"],
     },
 )

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lab03": ["explore_granularity"],
         "lab04": ["explore_groups"],
         "lab05": ["explore_linear"],
+        "lab07": ["explore_calibration"],
         "lab10": ["explore_training"],
         "predict": ["predict"],
     },

@@ -10,6 +10,7 @@ from PIL import Image
 
 from labutils import (
     explore_bits,
+    explore_calibration,
     explore_clipping,
     explore_digit,
     explore_granularity,
@@ -33,6 +34,7 @@ MATRIX = (WEIGHTS.reshape(20, 200) * np.geomspace(0.3, 3, 20)[:, None]).astype(n
 EXPLORERS = {  # what runs a learner's function: how it is opened, and a function that works
     "bits": (partial(explore_bits, WEIGHTS), quantize_symmetric),
     "clipping": (partial(explore_clipping, WEIGHTS), quantize_clipped),
+    "calibration": (partial(explore_calibration, WEIGHTS), quantize_clipped),
     "zero point": (partial(explore_zero_point, WEIGHTS), quantize_asymmetric),
     "granularity": (partial(explore_granularity, MATRIX), quantize_per_channel),
     "groups": (partial(explore_groups, MATRIX), quantize_group),
@@ -237,7 +239,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("broken", "sentence"), BROKEN.values(), ids=BROKEN)
-@pytest.mark.parametrize("name", ["bits", "clipping"])
+@pytest.mark.parametrize("name", ["bits", "clipping", "calibration"])
 def test_codes_that_cannot_be_drawn_are_reported(outlives, name, broken, sentence):
     outlives(*EXPLORERS[name], broken, sentence)
 
@@ -256,7 +258,7 @@ def test_codes_left_as_floats_can_be_dragged_all_the_same():
     assert explore_bits(WEIGHTS, quantize=floats).result.codes_used > 1
 
 
-@pytest.mark.parametrize("explore", [explore_bits, explore_clipping, explore_zero_point])
+@pytest.mark.parametrize("explore", [explore_bits, explore_calibration, explore_clipping, explore_zero_point])
 @pytest.mark.parametrize(
     ("x", "error", "sentence"),
     [
@@ -276,7 +278,7 @@ def test_a_tensor_that_cannot_be_explored_is_refused(explore, x, error, sentence
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e30], ids=["tiny", "huge"])
-@pytest.mark.parametrize("explore", [explore_bits, explore_clipping])
+@pytest.mark.parametrize("explore", [explore_bits, explore_calibration, explore_clipping])
 def test_the_unit_of_the_values_does_not_matter(explore, factor):
     plain, scaled = explore(WEIGHTS), explore(WEIGHTS * np.float32(factor))
     assert scaled.result.sqnr_db == pytest.approx(plain.result.sqnr_db, abs=0.01)
