@@ -98,7 +98,7 @@ def test_compute_is_pure(explorer):
     first, second = explorer.compute(state), explorer.compute(state)
     assert explorer.picture.value == value
     for name in vars(first):
-        assert np.array_equal(getattr(first, name), getattr(second, name)), name
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)  # NaN is like NaN
 
 
 # --- explore_bits ---
