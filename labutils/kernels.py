@@ -11,7 +11,8 @@ Weights are (N, K): N outputs of K inputs each, as in torch.nn.Linear. Activatio
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -33,6 +34,22 @@ INT_MM = "torch._int_mm"
 ONEDNN = "oneDNN, packed once"
 INT4PACK = "torch int4pack, bfloat16"
 PORTABLE = "portable"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: on small tensors and busy machines, several mostly wait for one another.
+
+    >>> with one_thread():
+    ...     torch.get_num_threads()
+    1
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # --- integers by integers ---------------------------------------------------------------------------------------------

@@ -8,11 +8,10 @@ for each output channel, an activation one scale.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -210,7 +209,7 @@ def train(
     steps = epochs * math.ceil(len(images) / BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     measured = [measure(model)] if measure else []
-    with _one_thread(), tqdm(total=steps, desc=description, file=sys.stdout, ncols=72) as progress:
+    with kernels.one_thread(), tqdm(total=steps, desc=description, file=sys.stdout, ncols=72) as progress:
         for _ in range(epochs):
             model.train()
             for batch in torch.randperm(len(images), generator=order).split(BATCH):
@@ -224,16 +223,6 @@ def train(
             if measure:
                 measured.append(measure(model))
     return measured
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # --- real integers ----------------------------------------------------------------------------------------------------

@@ -465,15 +465,13 @@ forms = {
     "8 by 8 bits": Int8Linear.from_float(big),
     "4-bit weights": PackedLinear.from_float(big),
 }
-threads = torch.get_num_threads()
-torch.set_num_threads(1)  # several threads on a busy machine wait for one another
 print("batch " + "".join(f"{name:>16}" for name in forms))
-for batch in (1, 8, 32, 128, 512):
-    x = torch.randn(batch, 1024)
-    in_float = seconds(big, x)
-    told = "".join(f"{in_float / seconds(form, x):16.1f}" for form in forms.values())
-    print(f"{batch:>5} {told}")
-torch.set_num_threads(threads)
+with kernels.one_thread():  # several on a busy machine wait for one another
+    for batch in (1, 8, 32, 128, 512):
+        x = torch.randn(batch, 1024)
+        in_float = seconds(big, x)
+        told = "".join(f"{in_float / seconds(form, x):16.1f}" for form in forms.values())
+        print(f"{batch:>5} {told}")
 
 # %% [markdown]
 # Look for three things. *Yours* stays below 1. *8 by 8 bits* is above 1 almost everywhere, and gains most where arithmetic

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from labutils import answers, palette, theory
+from labutils.explore.clipped import ClippedHistogram
 from labutils.explore.explorer import Explorer, Slider
 from labutils.explore.values import (
     Histogram,
@@ -230,15 +231,7 @@ class ClippingExplorer(Explorer):
 
     def build(self, figure: Figure) -> Sequence[Artist]:
         left, right = figure.subplots(1, 2, width_ratios=[1.2, 1.2])
-        before = Histogram.of(self._x, self._reach)
-        # Logarithmic: the few values that clipping is about could not be seen otherwise.
-        least = before.values[before.values > 0].min() / 2
-        left.stairs(np.maximum(before.values, least), before.edges, fill=True, baseline=least,
-                    color=palette.ORIGINAL, alpha=0.4)  # fmt: skip
-        value_axes(left, self._reach, before.values.max())
-        left.set(yscale="log", ylim=(least, before.values.max() * 3))
-        self._shades = [left.axvspan(0, 1, color=palette.WARN, alpha=0.35, lw=0) for _ in range(2)]
-        self._walls = [left.axvline(0, color=palette.WARN, lw=1.8) for _ in range(2)]
+        self._clipped = ClippedHistogram(left, self._x, self._reach)
         (self._marks,) = left.plot([], [], "|", ms=9, mew=1.2, color=palette.QUANTIZED, clip_on=False)
         self._left_title = left.set_title(" ")
         right.set(xlim=(0, 1.03), ylim=(1e-5, 2), yscale="log", xlabel="clip, as a fraction of max|x|",
@@ -251,15 +244,11 @@ class ClippingExplorer(Explorer):
         (self._here,) = right.plot([], [], "o", ms=10, mfc=palette.QUANTIZED, mec=palette.PAPER, label="measured")
         right.legend(loc="lower left", ncols=2, fontsize=8)
         self._right_title = right.set_title(" ")
-        return [*self._shades, *self._walls, self._marks, self._left_title,
+        return [*self._clipped.artists, self._marks, self._left_title,
                 self._rounding, self._total, self._best, self._here, self._right_title]  # fmt: skip
 
     def draw(self, result: ClippingResult) -> None:
-        for side, shade, wall in zip((-1, 1), self._shades, self._walls, strict=True):
-            near, far = sorted((side * result.clip, side * 1.08 * self._reach))
-            shade.set_x(near)
-            shade.set_width(far - near)
-            wall.set_xdata([side * result.clip] * 2)
+        self._clipped.move(result.clip)
         quant_max = 2 ** (result.num_bits - 1) - 1
         levels = result.scale * np.arange(-quant_max, quant_max + 1)
         self._marks.set_data(levels, np.full(levels.shape, self._marks.axes.get_ylim()[0]))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from time import perf_counter
@@ -275,7 +274,9 @@ class Measured:
         if batch not in self._seconds:
             import torch
 
-            with torch.no_grad(), _one_thread():
+            from labutils import kernels
+
+            with torch.no_grad(), kernels.one_thread():
                 self._seconds[batch] = [self._measure(name, batch) for name in NAMES]
         return self._seconds[batch]
 
@@ -336,19 +337,6 @@ def shortest(run: Callable[[], Any], prepare: Callable[[], Any] = lambda: None, 
     return min(took)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Measure one thread: where a machine is shared, several wait for one another, and the times mean nothing."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 @cache
 def _ballast() -> Any:
     import torch
@@ -367,7 +355,7 @@ def measure_roofs() -> Roofs:
     floats = torch.randn(512, 512)
     halves = floats.bfloat16()
     codes = torch.ones(1024, 1024, dtype=torch.int8)
-    with torch.no_grad(), _one_thread():
+    with torch.no_grad(), kernels.one_thread():
         return Roofs(
             memory=big.nbytes / shortest(lambda: big @ vector, patience=4),
             float32=2 * 512**3 / shortest(lambda: floats @ floats),

@@ -15,9 +15,9 @@ from labutils import answers, palette
 from labutils.calibration import KL, MSE, MinMax, Percentile
 from labutils.checks.engine import Wrong
 from labutils.checks.lab07 import read_range
+from labutils.explore.clipped import ClippedHistogram
 from labutils.explore.explorer import Explorer, Slider, ask
 from labutils.explore.values import (
-    Histogram,
     Magnitudes,
     db,
     decibels,
@@ -26,7 +26,6 @@ from labutils.explore.values import (
     quantized,
     sample_of,
     short,
-    value_axes,
 )
 from labutils.scheme import Scheme
 
@@ -153,15 +152,7 @@ class CalibrationExplorer(Explorer):
 
     def build(self, figure: Figure) -> Sequence[Artist]:
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.35])
-        before = Histogram.of(self._x, self._reach)
-        # Logarithmic: the few values that clipping is about could not be seen otherwise.
-        least = before.values[before.values > 0].min() / 2
-        left.stairs(np.maximum(before.values, least), before.edges, fill=True, baseline=least,
-                    color=palette.ORIGINAL, alpha=0.4)  # fmt: skip
-        value_axes(left, self._reach, before.values.max())
-        left.set(yscale="log", ylim=(least, before.values.max() * 3))
-        self._shades = [left.axvspan(0, 1, color=palette.WARN, alpha=0.35, lw=0) for _ in range(2)]
-        self._walls = [left.axvline(0, color=palette.WARN, lw=1.8) for _ in range(2)]
+        self._clipped = ClippedHistogram(left, self._x, self._reach)
         self._left_title = left.set_title(" ")
         floor = min(noise.min() for noise in self._noise.values()) / self._power
         right.set(xlim=(0.0185, 1.12), ylim=(max(floor, 1e-9) / 4, 6), xscale="log", yscale="log",
@@ -186,15 +177,11 @@ class CalibrationExplorer(Explorer):
         right.legend(handles=self._dots, loc="upper right", ncols=len(self._dots), fontsize=8, handletextpad=0.1,
                      columnspacing=1.0)  # fmt: skip
         self._right_title = right.set_title(" ")
-        return [*self._shades, *self._walls, self._left_title,
+        return [*self._clipped.artists, self._left_title,
                 self._rounding, self._total, self._here, *self._dots, self._right_title]  # fmt: skip
 
     def draw(self, result: CalibrationResult) -> None:
-        for side, shade, wall in zip((-1, 1), self._shades, self._walls, strict=True):
-            near, far = sorted((side * result.clip, side * 1.08 * self._reach))
-            shade.set_x(near)
-            shade.set_width(far - near)
-            wall.set_xdata([side * result.clip] * 2)
+        self._clipped.move(result.clip)
         self._left_title.set_text(f"{100 * result.clipped / self._x.size:.2g}% lie beyond the clip")
         self._rounding.set_data(self.fractions, result.rounding)
         self._total.set_data(self.fractions, result.rounding + result.clipping)
