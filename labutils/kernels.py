@@ -198,11 +198,13 @@ class Int8Weights:
     def linear(self, x: Tensor) -> Tensor:
         """x @ weight.T for float32 `x` (M, K) -> (M, N) float32: quantize, multiply integers, rescale."""
         steps, row_scale = quantize_rows(x)
+        return self.multiply(steps).mul_(row_scale)
+
+    def multiply(self, steps: Tensor) -> Tensor:
+        """steps @ weight.T for whole numbers from -127 to 127, (M, K) float32 that may be overwritten -> (M, N)."""
         if self.kernel == ONEDNN:
-            sums = _onednn(steps.add_(128).to(torch.uint8), self._held, self.scale)
-        else:
-            sums = int_matmul(steps.to(torch.int8), self._held.t()).to(torch.float32).mul_(self.scale)
-        return sums.mul_(row_scale)
+            return _onednn(steps.add_(128).to(torch.uint8), self._held, self.scale)
+        return int_matmul(steps.to(torch.int8), self._held.t()).to(torch.float32).mul_(self.scale)
 
     def dequantize(self) -> Tensor:
         """The weight as float32 (N, K)."""

@@ -12,7 +12,7 @@ import labutils
 from labutils import PerAxis, PerGroup, PerTensor
 
 ROOT = Path(__file__).resolve().parents[1]
-TORCH = {"kernels", "nn"}
+TORCH = {"kernels", "nn", "outliers"}
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(labutils.__path__, "labutils.")
