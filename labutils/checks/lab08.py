@@ -104,7 +104,8 @@ def _scale_cases() -> list[Case]:
     ]
 
 
-def _read_scales(value: Any) -> dict:
+def read_scales(value: Any) -> dict:
+    """The answer of `smooth_scales`."""
     _require_unchanged(value)
     return {"scales": _floats(value, "scales")}
 
@@ -804,7 +805,7 @@ EXERCISES = (
         points=3,
         reference=answers.smooth_scales,
         cases=_scale_cases,
-        read=_read_scales,
+        read=read_scales,
         judge=_judge_scales,
         misconceptions=SMOOTH_SCALES,
         run=_on_tensors,
