@@ -14,7 +14,7 @@ from labutils.checks.engine import Case, Exercise, Misconception, Wrong, as_arra
 
 LAB = "08_outliers"
 ACTIVATION_MAX = np.array([16.0, 1.0, 4.0], dtype=np.float32)  # the lesson's example
-WEIGHT = np.array([[0.5, -0.25, 1.0], [-1.0, 1.0, 0.5]], dtype=np.float32)
+WEIGHT = np.array([[0.5, -0.25, 0.25], [-1.0, 1.0, 0.125]], dtype=np.float32)
 
 # Cases hold NumPy arrays, which the engine can copy and compare, and `run` makes tensors and modules of them. Torch is
 # imported when a check runs: the exercises can be listed where it is not installed.
@@ -343,7 +343,7 @@ def _layer_cases() -> list[Case]:
 
 
 def _hand_scales() -> np.ndarray:
-    return np.array([4.0, 1.0, 2.0], dtype=np.float32)
+    return np.array([4.0, 1.0, 4.0], dtype=np.float32)  # of the worked example
 
 
 def _read_smoothed(value: Any) -> dict:

@@ -38,9 +38,9 @@ def explore_smoothing(x: Any, weight: Any, scales: Callable = answers.smooth_sca
 
     `x` (..., in_features), what enters the layer, and `weight` (out_features, in_features) are NumPy arrays or torch
     tensors; `scales(activation_max, weight, alpha)` may be a learner's, and gets what `x` and `weight` came as. The
-    layer's output is compared with the float one, on 96 rows of `x`: activations with one scale, which their largest magnitude sets,
-    weights with a scale for each output. The grey curve is the reference's. TypeError or ValueError for arrays that do
-    not belong together or cannot be quantized.
+    layer's output is compared with the float one, on 96 rows of `x`. Activations have one scale, which the largest
+    magnitude of all rows sets; weights have one for each output. The grey curve is the reference's. TypeError or
+    ValueError for arrays that do not belong together or cannot be quantized.
     """
     return SmoothingExplorer(x, weight, scales)
 
@@ -80,11 +80,8 @@ class SmoothingExplorer(Explorer):
             raise ValueError("the layer's output is 0 for every row of x: there is nothing to measure an error against")
         ones = np.ones_like(self._activation_max)
         self._plain = {bits: self._quality(ones, bits) for bits in BITS}
-        every = [
-            answers.smooth_scales(self._activation_max, self._weight, float(alpha)).astype(ones.dtype)
-            for alpha in ALPHAS
-        ]
-        self._curves = {bits: np.array([self._quality(scales, bits) for scales in every]) for bits in BITS}
+        self._curves: dict[int, np.ndarray] = {}
+        self._curve_of(BITS[-1])
         super().__init__()
 
     def sliders(self) -> dict[str, Slider]:
@@ -108,8 +105,16 @@ class SmoothingExplorer(Explorer):
             weight_max=self._weight_max * scales,
             sqnr_db=self._quality(scales, bits),
             plain_db=self._plain[bits],
-            curve_db=self._curves[bits],
+            curve_db=self._curve_of(bits),
         )
+
+    def _curve_of(self, num_bits: int) -> np.ndarray:
+        """The reference at every alpha, measured when the bit width is first asked for."""
+        if num_bits not in self._curves:
+            every = (answers.smooth_scales(self._activation_max, self._weight, float(alpha)) for alpha in ALPHAS)
+            curve = [self._quality(scales.astype(self._x.dtype), num_bits) for scales in every]
+            self._curves[num_bits] = np.array(curve)
+        return self._curves[num_bits]
 
     def _quality(self, scales: np.ndarray, num_bits: int) -> float:
         """SQNR of the output with input divided and weight multiplied by `scales`, both then quantized."""
@@ -135,20 +140,24 @@ class SmoothingExplorer(Explorer):
                      ylabel="largest magnitude", ylim=(seen.min() / 6, seen.max() * 12))  # fmt: skip
         sizes = (4.4, 2.2) if len(rank) > 200 else (6, 3.5)  # where both are the same, both are seen
         colors = palette.ORIGINAL, palette.QUANTIZED
-        for peaks, color, size in zip(before, colors, sizes):
-            channels.plot(rank, peaks, "o", color=color, alpha=0.18, mew=0, ms=size)
+        channels.plot(rank, before[0], "-", color=palette.ORIGINAL, alpha=0.4, lw=1.2)
+        channels.plot(rank, before[1], "o", color=palette.QUANTIZED, alpha=0.2, mew=0, ms=sizes[1])
+        for peaks, color, size in zip(before, colors, (8, 5)):
+            channels.plot(rank[-1:], peaks[-1:], "o", color=color, alpha=0.4, mew=0, ms=size)
         self._peaks = [
             channels.plot([], [], "o", color=color, mew=0, ms=size, label=label)[0]
             for color, size, label in zip(colors, sizes, ("activations", "weights"))
         ]
-        self._loudest = [channels.plot([], [], "o", mfc=color, mec=palette.PAPER, ms=8)[0] for color in colors]
-        channels.plot([], [], "o", color=palette.THEORY, alpha=0.3, label="pale: before", ms=sizes[0], mew=0)
+        self._loudest = [
+            channels.plot([], [], "o", color=color, mew=0, ms=size)[0] for color, size in zip(colors, (8, 5))
+        ]
+        channels.plot([], [], "o", color=palette.THEORY, alpha=0.3, label="pale: before", ms=4, mew=0)
         channels.legend(loc="upper left", ncols=3, fontsize=8, columnspacing=1.2, handlelength=0.8, markerscale=1.5)
         self._channels_title = channels.set_title(" ")
-        every = np.concatenate([*self._curves.values(), list(self._plain.values())])
+        every = np.concatenate([self._curves[BITS[-1]], list(self._plain.values())])
         every = every[np.isfinite(every)]
         span = max(every.max() - every.min(), 1)
-        quality.set(xlim=(-0.04, 1.04), ylim=(every.min() - 0.05 * span, every.max() + 0.2 * span),
+        quality.set(xlim=(-0.04, 1.04), ylim=(every.min() - 0.12 * span, every.max() + 0.2 * span),
                     xlabel="alpha", ylabel="SQNR of the output (dB)")  # fmt: skip
         (self._curve,) = quality.plot([], [], "-", color=palette.THEORY, lw=1.6)
         (self._plain_line,) = quality.plot([], [], "--", color=palette.INK, lw=1.2, label="without smoothing")
