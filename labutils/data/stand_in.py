@@ -17,7 +17,7 @@ def untrained_encoder() -> SentenceEncoder:
 
     >>> encoder = untrained_encoder()
     >>> encoder.encode(["A scale.", "A zero point."]).shape
-    (2, 64)
+    (2, 128)
 
     It has learned nothing: what is measured on it says nothing about trained models. The same weights every time.
     ImportError where transformers is missing.
@@ -26,7 +26,7 @@ def untrained_encoder() -> SentenceEncoder:
     import transformers
 
     config = transformers.BertConfig(
-        vocab_size=WORDS, hidden_size=64, num_hidden_layers=6, num_attention_heads=4, intermediate_size=256
+        vocab_size=WORDS, hidden_size=128, num_hidden_layers=6, num_attention_heads=4, intermediate_size=512
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
