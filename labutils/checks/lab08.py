@@ -353,6 +353,8 @@ def _read_smoothed(value: Any) -> dict:
     if not isinstance(value.module, torch.nn.Module):
         came = "several values" if isinstance(value.module, (tuple, list)) else describe(value.module)
         raise Wrong(f"it returned {came}; expected one nn.Module, such as an nn.Sequential")
+    if isinstance(value.module, torch.nn.Linear):
+        raise Wrong("it returned an nn.Linear; expected a module that divides the input first and holds such a layer")
     layers = [module for module in value.module.modules() if type(module) is torch.nn.Linear]
     if len(layers) != 1:
         raise Wrong(f"the module should hold one nn.Linear, to be quantized later, but it holds {len(layers)}")
@@ -411,9 +413,7 @@ def _scale_bias(layer: Any, scales: Any) -> None:
 
 
 def _undivided(linear, scales):
-    import torch
-
-    return torch.nn.Sequential(_smoothing()(linear, scales)[1])
+    return _smoothing()(linear, scales)[1]
 
 
 def _as_a_tuple(linear, scales):

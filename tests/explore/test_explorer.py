@@ -14,6 +14,7 @@ from labutils import (
     explore_digit,
     explore_granularity,
     explore_groups,
+    explore_smoothing,
     explore_zero_point,
     theory,
 )
@@ -35,7 +36,10 @@ EXPLORERS = {  # what runs a learner's function: how it is opened, and a functio
     "granularity": (partial(explore_granularity, MATRIX), quantize_per_channel),
     "groups": (partial(explore_groups, MATRIX), quantize_group),
 }
-EVERY = {name: explore for name, (explore, _) in EXPLORERS.items()} | {"digit": partial(explore_digit, 7)}
+EVERY = {name: explore for name, (explore, _) in EXPLORERS.items()} | {
+    "digit": partial(explore_digit, 7),
+    "smoothing": partial(explore_smoothing, MATRIX.T.copy(), MATRIX[:, :20].copy()),
+}
 
 
 @pytest.fixture(params=EVERY, scope="module")
