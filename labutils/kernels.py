@@ -221,21 +221,22 @@ class Int8Weights:
         return self._held.numel() + self.scale.nbytes + self._sums.nbytes
 
     def linear(self, x: Tensor) -> Tensor:
-        """x @ weight.T for float32 `x` (M, K) -> (M, N) float32: quantize, multiply integers, rescale.
+        """x @ weight.T for float32 `x` (M, K) -> (M, N) float32: quantize, multiply integers, rescale."""
+        codes, row_scale, zero_point = quantize_rows(x)
+        return self.multiply(codes, zero_point[:, 0]).mul_(row_scale)
+
+    def multiply(self, codes: Tensor, zero_point: Tensor) -> Tensor:
+        """(codes - zero_point) @ weight.T for uint8 (M, K) and float32 (M,) or () -> (M, N) float32.
 
         sum (q - zero_point) w = sum q w - zero_point sum w. The products add up in int32, and become float32 once.
         """
-        codes, row_scale, zero_point = quantize_rows(x)
         if self.kernel == ONEDNN:
             products = _onednn(codes, self._held, self.scale)
-        else:
-            products = self._int_matmul(codes).to(torch.float32).mul_(self.scale)
-        return products.addr_(zero_point[:, 0], self._sums, alpha=-1).mul_(row_scale)
-
-    def _int_matmul(self, codes: Tensor) -> Tensor:
-        """sum q w in int32, with q - 128 as the int8 that `int_matmul` takes."""
-        sums = self._held.sum(1, dtype=torch.int32)
-        return int_matmul((codes ^ 128).view(torch.int8), self._held.t()).add_(sums * 128)
+        else:  # with q - 128, the int8 that `int_matmul` takes
+            sums = self._held.sum(1, dtype=torch.int32)
+            products = int_matmul((codes ^ 128).view(torch.int8), self._held.t()).add_(sums * 128)
+            products = products.to(torch.float32).mul_(self.scale)
+        return products.addr_(zero_point.expand(len(codes)), self._sums, alpha=-1)
 
     def dequantize(self) -> Tensor:
         """The weight as float32 (N, K)."""

@@ -249,3 +249,11 @@ def test_the_report_names_the_kernel_of_each():
     held = kernels.Int8Weights(codes(8, 64, low=-127), torch.ones(8))
     assert held.kernel in lines[1]
     assert "portable" in kernels.report("nowhere")
+
+
+def test_the_number_of_threads_is_as_it_was_also_after_an_error():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), kernels.one_thread():
+        assert torch.get_num_threads() == 1
+        raise KeyError
+    assert torch.get_num_threads() == before

@@ -34,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "lab05": ["QuantizedLinear", "int8_linear", "quantized_matmul"],
         "lab07": ["kl_range", "moving_average_range", "mse_range", "percentile_range"],
+        "lab08": ["fold_division", "smooth_linear", "smooth_scales", "split_outliers"],
         "lab10": ["convert_weight", "fake_quantize_ste", "lsq_gradient", "qat_step"],
     },
 )

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lab04": ["explore_groups"],
         "lab05": ["explore_linear"],
         "lab07": ["explore_calibration"],
+        "lab08": ["explore_smoothing"],
         "lab10": ["explore_training"],
         "predict": ["predict"],
     },

@@ -16,6 +16,7 @@ from labutils import (
     explore_granularity,
     explore_groups,
     explore_linear,
+    explore_smoothing,
     explore_zero_point,
     theory,
 )
@@ -43,6 +44,7 @@ ROOFS = Roofs(memory=1e10, float32=1e11, bfloat16=3e11, int8=8e11)
 EVERY = {name: explore for name, (explore, _) in EXPLORERS.items()} | {
     "digit": partial(explore_digit, 7),
     "linear": partial(explore_linear, roofs=ROOFS),
+    "smoothing": partial(explore_smoothing, MATRIX.T.copy(), MATRIX[:, :20].copy()),
 }
 
 

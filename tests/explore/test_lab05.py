@@ -122,15 +122,6 @@ def test_this_machine_has_roofs():
     assert lab05.measure_roofs() is roofs
 
 
-def test_measuring_leaves_the_number_of_threads_as_it_was():
-    torch = pytest.importorskip("torch")
-    before = torch.get_num_threads()
-    with pytest.raises(KeyError), lab05._one_thread():
-        assert torch.get_num_threads() == 1
-        raise KeyError
-    assert torch.get_num_threads() == before
-
-
 # --- the learner's layer ---
 
 
