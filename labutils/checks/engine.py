@@ -44,6 +44,10 @@ class Misconception:
     hint: str
 
 
+def _called(submission: Callable, *args: Any, **kwargs: Any) -> Any:
+    return submission(*args, **kwargs)
+
+
 @dataclass(frozen=True)
 class Exercise:
     """A function to write.
@@ -56,6 +60,8 @@ class Exercise:
     read            turns what was returned into a dict of arrays and numbers; raises Wrong for anything else
     judge           compares such a dict with the specification for one case; raises Wrong
     misconceptions  in order: where two explain a submission equally well, the first is named
+    run             puts a case to a submission, run(submission, *args, **kwargs), where calling it is not all: to ask
+                    for a gradient too, say, or to hand over torch tensors made from a case's arrays
     """
 
     name: str
@@ -67,6 +73,7 @@ class Exercise:
     judge: Callable[[dict, Case], None]
     misconceptions: tuple[Misconception, ...]
     stretch: bool = False
+    run: Callable = _called
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def _diagnose(
 def _answer(function: Callable, case: Case, exercise: Exercise, call: Callable) -> _Answer:
     """Call a function on its own copy of a case's input, and read what it returns."""
     args, kwargs = tuple(map(_own, case.args)), {name: _own(value) for name, value in case.kwargs.items()}
-    outcome = call(function, *args, **kwargs)
+    outcome = call(exercise.run, function, *args, **kwargs)
     error = outcome.error
     if outcome.undone:
         return _Answer(None, "undone", "not done yet", outcome.printed)
