@@ -32,5 +32,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "quantize_group",
             "unpack_int4",
         ],
+        "lab06": [
+            "allocate_bits",
+            "compare_predictions",
+            "layer_sensitivity",
+            "model_bytes",
+            "quantize_model",
+        ],
     },
 )
