@@ -35,6 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "explore_digit",
             "explore_granularity",
             "explore_groups",
+            "explore_model",
             "explore_zero_point",
             "predict",
         ],

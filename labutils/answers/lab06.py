@@ -94,7 +94,8 @@ def layer_sensitivity(
     >>> {name: round(fall, 4) for name, fall in falls.items()}
     {'1': 0.0, '0': -0.4}
 
-    At 2 bits and scale 1 the weights 1.0 and 0.6 both become 1. A fall below 0 says that the score rose. Errors as in `labutils.nn.layer_sensitivity`.
+    At 2 bits and scale 1 the weights 1.0 and 0.6 both become 1. A fall below 0 says that the score rose. Errors as in
+    `labutils.nn.layer_sensitivity`.
     """
     from labutils import nn
 

@@ -315,17 +315,13 @@ def _judge_model(answer: dict, case: Case) -> None:
         if answer["shared"][i] != j:
             raise Wrong(f"`{places[j]}` and `{place}` are one layer in the model, but two in the result")
         if answer["training"][i] != original.get_submodule(place).training:
-            mode = "train" if answer["training"][i] else "eval"
-            raise Wrong(
-                f"the model is in {'eval' if mode == 'train' else 'train'} mode, but `{place}` is in {mode} mode"
-            )
+            wanted, came = ("eval", "train") if answer["training"][i] else ("train", "eval")
+            raise Wrong(f"the model is in {wanted} mode, but `{place}` is in {came} mode")
     if answer["aliases"]:
         raise Wrong(f"{answer['aliases']} tensors of the result are those of the model: who trains one changes both")
     y = _outputs(answers.quantize_model(original, coarse(), skip), _inputs(original)).numpy()
     if answer["output"].shape != y.shape or not np.allclose(answer["output"], y, atol=1e-5):
-        raise Wrong(
-            "all layers are in place, but the result does not compute what the model does: is its `forward` lost?"
-        )
+        raise Wrong("all layers are in place, but the result does not compute what the model does: is `forward` lost?")
 
 
 def _now(kind: int, was: Any) -> str:
@@ -418,7 +414,7 @@ QUANTIZE_MODEL = (
     Misconception(
         "quantizes the model in place",
         _by_path(start=lambda model: model),
-        "The caller's model has lost its float layers, so that nothing is left to compare with. Take a deep copy first, "
+        "The caller's model has lost its float layers, so nothing is left to compare with. Take a deep copy first, "
         "and replace layers in that.",
     ),
     Misconception(
@@ -435,7 +431,7 @@ QUANTIZE_MODEL = (
     Misconception(
         "misses nested modules",
         _by_path(found=lambda model: [(n, m) for n, m in model._modules.items() if m is not None]),
-        "Only layers directly in the model were replaced. Blocks hold layers too, and may hold blocks: walk all the way "
+        "Only layers directly in the model were replaced. Blocks hold layers too, and other blocks: walk all the way "
         "down.",
     ),
     Misconception(
@@ -483,7 +479,7 @@ QUANTIZE_MODEL = (
     Misconception(
         "a name with dots is set on the model itself",
         _by_path(place=lambda model, name: (model, name)),
-        "`setattr(model, 'blocks.0.fc', ...)` makes a new entry of that very name, and the layer inside the block stays. "
+        "`setattr(model, 'blocks.0.fc', ...)` makes a new entry of that name, and the layer inside the block stays. "
         "Find the block first, then set its `fc`.",
     ),
     Misconception(
@@ -599,7 +595,7 @@ MODEL_BYTES = (
                 )
             ]
         ),
-        "Two names may belong to one tensor: an embedding and a head that share their weight, a layer used twice. It is "
+        "Two names may belong to one tensor: an embedding and a head that share a weight, a layer used twice. It is "
         "in memory once.",
     ),
     Misconception(
@@ -636,7 +632,7 @@ MODEL_BYTES = (
                 *model.buffers(),
             ]
         ),
-        "The embedding is missing. In a language model it is often the largest matrix, and the one that nobody quantized.",
+        "The embedding is missing. In a language model it is often the largest matrix, and nobody quantized it.",
     ),
     Misconception(
         "biases forgotten",
@@ -656,13 +652,12 @@ MODEL_BYTES = (
     Misconception(
         "only the model's own tensors",
         _counting(lambda model: [*model.parameters(recurse=False), *model.buffers(recurse=False)]),
-        "With `recurse=False` a model of layers has next to nothing of its own. Count what its layers hold, all the way "
-        "down.",
+        "With `recurse=False` a model of layers has hardly anything of its own. Count on, all the way down.",
     ),
     Misconception(
         "elements counted for bytes",
         _counting(each=lambda tensor: tensor.numel()),
-        "That is how many numbers there are. A float32 takes 4 bytes, an int8 one: multiply with the size of an element.",
+        "That is how many numbers there are. A float32 takes 4 bytes, an int8 one: multiply by the size of an element.",
     ),
     Misconception(
         "bits for bytes",
@@ -672,13 +667,13 @@ MODEL_BYTES = (
     Misconception(
         "four bytes for every number",
         _counting(each=lambda tensor: 4 * tensor.numel()),
-        "Only float32 and int32 take 4 bytes. If int8 codes counted so, quantizing would save nothing. Each tensor knows "
+        "Only float32 and int32 take 4 bytes. If int8 codes counted so, quantizing would save nothing. A tensor knows "
         "the size of its elements.",
     ),
     Misconception(
         "one byte for every number",
         _counting(each=lambda tensor: tensor.numel() * (1 if tensor.dtype.is_floating_point else tensor.itemsize)),
-        "Floats are not stored in a byte each, unless they have been quantized. Each tensor knows the size of its elements.",
+        "Floats take more than a byte each until they are quantized. Each tensor knows the size of its elements.",
     ),
     Misconception(
         "kilobytes or megabytes",
@@ -875,7 +870,7 @@ def _score(kind: str, name: str, step: float) -> Callable:
         return lambda model: (_outputs(model, x).argmax(dim=1) == labels).double().mean().item()
     if kind == "closeness":
         return lambda model: 1 / (1 + (_outputs(model, x) - y).square().mean().item())
-    first, *others = _linear(model)
+    others = list(_linear(model))[1:]
     target = _outputs(answers.quantize_model(model, coarse(step), others), x) if others else y
     return lambda model: -(_outputs(model, x) - target).square().mean().item()
 
@@ -1080,13 +1075,12 @@ def _allocation_cases() -> list[Case]:
         losses, weights = random(widths, layers, **sizes)
         return Case(name, (losses, budget, weights))
 
-    equal = {name: 100 for name in LESSON[0][2]}
     trap = {4: {"a": 60, "b": 50, "c": 50}, 8: {"a": 0, "b": 0, "c": 0}}
     noise = {4: {"a": 0.5, "b": -0.1, "c": 0.2}, 8: {"a": 0.1, "b": 0.3, "c": 0.0}}
     worst = {4: {"a": 5.0, "b": 4.0, "c": 4.0}, 8: {"a": 0.0, "b": 0.0, "c": 0.0}}
     return [
         Case("the worked example", (LESSON[0], LESSON[1], {"first": 100, "second": 200, "head": 300})),
-        Case("layers of one size, the budget met exactly", (LESSON[0], 8 / 3, equal)),
+        Case("the budget met exactly", (LESSON[0], 2.5, {"first": 100, "second": 100, "head": 200})),
         case("six layers at 4 or 8 bits", 5.5),
         case("six layers at 4 or 8 bits, a tight budget", 4.6),
         case("four layers at 2 to 8 bits", 3.7, widths=(2, 3, 4, 5, 6, 7, 8), layers=4),
@@ -1195,8 +1189,8 @@ def _gain(sensitivity: dict, name: str, num_weights: dict) -> float:
 
 
 NOT_OPTIMAL = (
-    "Serving layers one after the other is not always best: one large layer may take the room in which two others would "
-    "have gained more. With so few layers, try every choice."
+    "Serving layers one after the other is not always best: one large layer may take the room in which two others "
+    "would have gained more. With so few layers, try every choice."
 )
 
 ALLOCATE_BITS = (

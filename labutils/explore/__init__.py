@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lab02": ["explore_zero_point"],
         "lab03": ["explore_granularity"],
         "lab04": ["explore_groups"],
+        "lab06": ["explore_model"],
         "predict": ["predict"],
     },
 )

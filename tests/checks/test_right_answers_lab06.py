@@ -253,7 +253,7 @@ def every_choice(sensitivity, budget, num_weights):
 def numpy_average(sensitivity, budget, num_weights):
     names, sizes = list(num_weights), np.array(list(num_weights.values()))
     choices = np.array(list(itertools.product(sorted(sensitivity), repeat=len(names))))
-    losses = np.array([sum(sensitivity[int(b)][n] for b, n in zip(row, names)) for row in choices])
+    losses = np.array([sum(float(sensitivity[int(b)][n]) for b, n in zip(row, names)) for row in choices])
     fits = np.average(choices, axis=1, weights=sizes) <= budget + 1e-9
     if not fits.any():
         raise ValueError("too tight")
