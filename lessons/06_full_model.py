@@ -634,12 +634,12 @@ if encoder:
         ]
     )
     figure, panel = new_figure(7.5, 3.2)
-    panel.imshow(table, cmap="Blues", aspect="auto", vmin=0, vmax=1.3 * table.max())
+    panel.imshow(table, cmap="Blues", aspect="auto", vmin=0, vmax=2 * table.max())
     for row, column in np.ndindex(table.shape):
         panel.text(column, row, f"{table[row, column]:.0f}", ha="center", va="center")
     panel.set_xticks(range(6), [f"block {block}" for block in range(6)])
     panel.set_yticks(range(6), kinds)
-    panel.set_title("Values suffer, queries and keys hardly do")
+    panel.set_title("Values and feed-forward inputs suffer, queries and keys hardly do")
     panel.grid(False)
     shown = Picture(
         figure,
@@ -651,9 +651,9 @@ else:
 shown
 
 # %% [markdown]
-# The numbers are losses of cosine, in ten-thousandths. Queries and keys only decide where to look, and a softmax forgives them
-# much. Values are what is looked at: their errors go straight through. Later blocks have fewer layers after them that could
-# even things out.
+# The numbers are losses of cosine, in ten-thousandths. A likely reason: queries and keys only decide where to look, and a
+# softmax forgives small errors. Values are what is looked at: their errors go straight through. And the first and the last
+# layer of this model are not the most sensitive ones: look, before you trust a rule of thumb.
 
 # %% [markdown]
 # ## In the wild

@@ -256,6 +256,9 @@ def _read_model(value: Any) -> dict:
         raise Wrong("it returned None: end with a `return` of the quantized copy")
     if not isinstance(result, nn.Module):
         raise Wrong(f"it should return a model, but it returned {describe(result)}")
+    if _changed(model, name):  # whatever else is wrong, this comes first
+        replaced = any(type(module) is _coarse_class() for module in result.modules())
+        return {"changed": True, "given": result is model, "replaced": replaced}
     original = build(name)
     places = [place for place, _ in original.named_modules(remove_duplicate=False) if place]
     found = dict(result.named_modules(remove_duplicate=False))
@@ -266,8 +269,7 @@ def _read_model(value: Any) -> dict:
     except Exception:
         y = np.full(1, np.nan)
     return {
-        "changed": bool(_changed(model, name)),
-        "given": result is model,
+        "changed": False,
         "kinds": np.array([_kind(original.get_submodule(place), found.get(place)) for place in places]),
         "shared": np.array([first.setdefault(id(found.get(place)), i) for i, place in enumerate(places)]),
         "training": np.array([int(place in found and found[place].training) for place in places]),

@@ -110,21 +110,14 @@ class ModelExplorer(Explorer):
             line = [(size / 1e3, max(count - right, 0.8)) for size, right in
                     (self._map[num_bits, group] for group in GROUP_SIZES)]  # fmt: skip
             plot.plot(*zip(*line), "o-", color=palette.THEORY, ms=3.5, lw=1.1, alpha=0.75)
-            plot.annotate(f"{num_bits}", line[0], (5, -1), textcoords="offset points", va="center", fontsize=8,
+            plot.annotate(f"{num_bits}", line[0], (0, 6), textcoords="offset points", ha="center", fontsize=8,
                           color=palette.THEORY)  # fmt: skip
-        sizes = [size / 1e3 for size, _ in self._map.values()]
-        plot.set(xlim=(0.92 * min(sizes), max(self._float_size / 1e3 * 1.08, 1.05 * max(sizes))), yscale="log",
+        sizes = [self._float_size / 1e3, *(size / 1e3 for size, _ in self._map.values())]
+        plot.set(xscale="log", xlim=(0.92 * min(sizes), 1.08 * max(sizes)), yscale="log",
                  ylim=(count * 1.15, 0.7 * max(1, wrong - error)), xlabel="size of the stored model (kB)",
                  ylabel=f"images read wrong, of {count}")  # fmt: skip
-        ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500) if tick < count * 1.15]
-        plot.set_yticks(ticks, [f"{tick}" for tick in ticks])
-        plot.set_xscale("log")
-        sizes = [
-            tick
-            for tick in (1, 2, 5, 10, 15, 20, 30, 50, 70, 100, 200, 500)
-            if plot.get_xlim()[0] < tick < plot.get_xlim()[1]
-        ]
-        plot.set_xticks(sizes, [f"{tick}" for tick in sizes])
+        plot.set_xticks(*_ticks(*plot.get_xlim()))
+        plot.set_yticks(*_ticks(1, count))
         plot.minorticks_off()
         plot.plot([self._float_size / 1e3], [max(wrong, 0.8)], "s", ms=7, color=palette.ORIGINAL)
         plot.annotate("float", (self._float_size / 1e3, max(wrong, 0.8)), (0, -14), textcoords="offset points",
@@ -233,6 +226,12 @@ class ModelExplorer(Explorer):
 
 
 _MAPS: dict[str, dict] = {}  # a network's digest -> what `_measure_all` found, for the next explorer of the same one
+
+
+def _ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Round numbers for a logarithmic axis, and how they are written."""
+    ticks = [digit * 10**power for power in range(5) for digit in (1, 2, 3, 5, 7) if low <= digit * 10**power <= high]
+    return ticks, [f"{tick}" for tick in ticks]
 
 
 def _read_module(value: Any) -> dict:
