@@ -1,4 +1,7 @@
-"""Run everything and print the tables. One thread, so that what is compared is the code and not the scheduling."""
+"""Run everything and print the tables.
+
+One thread, so that what is compared is the code and not the scheduling; `linear` runs with two as well.
+"""
 
 import os
 
@@ -10,7 +13,7 @@ import sys
 import torch
 from tqdm import tqdm
 
-from benchmarks import explorer, imports, memory, packing, quantize
+from benchmarks import encoding, explorer, imports, linear, memory, packing, quantize, training
 from benchmarks.tables import machine, markdown
 
 
@@ -25,7 +28,10 @@ def main():
         ("One explorer update, a million values", explorer.table(progress=progress)),
         *quantize.tables(progress=progress),
         ("Packing and groups, 4096 x 4096 at 4 bits, milliseconds", packing.table(progress=progress)),
+        *linear.tables(progress=progress),
+        ("MiniLM, 256 sentences", encoding.table(progress=progress)),
         ("Peak memory beyond the input, choose + quantize + dequantize", memory.table(progress=progress)),
+        ("Digits read right in few bits, activations in 8", training.table(progress=progress)),
     ]
     print(machine())
     for title, rows in sections:

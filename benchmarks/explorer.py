@@ -7,6 +7,7 @@ import numpy as np
 
 from labutils.explore import (
     explore_bits,
+    explore_calibration,
     explore_clipping,
     explore_granularity,
     explore_groups,
@@ -16,6 +17,7 @@ from labutils.explore import (
 SWEEPS = {  # explorer -> control -> the values it is dragged over
     explore_bits: {"num_bits": range(2, 9), "outlier": np.arange(1.5, 20, 2.5)},
     explore_clipping: {"num_bits": range(2, 9), "clip": np.arange(0.1, 1, 0.13)},
+    explore_calibration: {"num_bits": range(2, 9), "clip": np.arange(0.1, 1, 0.13)},
     explore_zero_point: {"num_bits": range(2, 9), "shift": np.arange(-2, 2, 0.6)},
     explore_granularity: {
         "num_bits": range(2, 9),

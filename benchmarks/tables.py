@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("numpy", "torch", "torchao", "quantization-labs")
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
 
 def markdown(rows):
@@ -29,9 +30,17 @@ def ratio(theirs, ours):
 
 
 def machine():
-    """One line: processor, threads and versions."""
+    """One line: processor, the instructions that count here, and versions."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
-    return f"{_processor()}, {os.cpu_count()} cores, 1 thread used; Python {platform.python_version()}, {versions}"
+    known = ", ".join(_instructions()) or "no instructions known"
+    return f"{_processor()} ({known}), {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
+
+
+def _instructions():
+    """Those of INSTRUCTIONS that the processor has, where the system says so."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().partition("\nflags")[2].partition("\n")[0].split() if cpuinfo.exists() else []
+    return [name for name in INSTRUCTIONS if name in flags]
 
 
 def _processor():

@@ -8,14 +8,14 @@ beside the result to a megabyte and spares most of the traffic to main memory.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from labutils.layout import Layout
-from labutils.scheme import Scheme
+from labutils.scheme import PerTensor, Scheme, real_number
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
 QParams = tuple[Array, "Array | int"]  # (scale, zero_point)
@@ -66,6 +66,30 @@ def choose_qparams(x: Array, scheme: Scheme = Scheme()) -> QParams:
     scale, zero_point = _qparams(xp, low, high, scheme)
     scale = xp.reshape(scale, layout.scale_shape)
     return scale, 0 if scheme.symmetric else xp.reshape(zero_point, layout.scale_shape)
+
+
+def qparams_of_range(low: float, high: float, scheme: Scheme, like: Array) -> QParams:
+    """Return the `(scale, zero_point)` with which one grid of `scheme` spans [low, high], for arrays such as `like`.
+
+    >>> x = np.array([-0.6, 0.5, 2.0, 9.0], dtype=np.float32)
+    >>> qparams_of_range(0, 2.55, Scheme(symmetric=False), like=x)
+    (array(0.01, dtype=float32), array(0, dtype=int32))
+
+    As `choose_qparams` of a tensor that reaches from `low` to `high`; `like` says the library, the device and the
+    precision. This is how a range that calibration has found gets to `quantize`. [0, 0] gets scale 1, as a slice of
+    zeros does. ValueError where low > high, or for ends that the dtype of the scale cannot hold.
+    """
+    xp, like = real_array(like, "like")
+    low, high = real_number(low, "low"), real_number(high, "high")
+    dtype = xp.float64 if like.dtype == xp.float64 else xp.float32
+    largest = float(xp.finfo(dtype).max)
+    if max(abs(low), abs(high)) > largest:
+        raise ValueError(f"low and high must lie within {largest:g} of 0, got [{low:g}, {high:g}]")
+    ends = xp.asarray([low, high], dtype=dtype, device=array_api_compat.device(like))
+    lost = not low == high == 0 and not bool(xp.any(ends != 0))
+    if low > high or lost:
+        raise ValueError(f"the range must reach from low up to high, and be more than 0, got [{low:g}, {high:g}]")
+    return choose_qparams(ends, replace(scheme, granularity=PerTensor()))
 
 
 def quantize(x: Array, scheme: Scheme = Scheme(), qparams: QParams | None = None) -> QuantizedArray:

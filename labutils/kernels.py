@@ -23,6 +23,7 @@ from labutils.scheme import PerGroup, Scheme
 Tensor = torch.Tensor
 
 MOST_PRODUCTS = 2**17 - 1  # of two int8: the largest, (-128)(-128) = 2^14, so many times fits into int32
+MOST_UNSIGNED = 2**16  # of a uint8 and an int8 from -127 to 127: 255 * 127 so many times
 EXACT_IN_FLOAT32 = 2**10  # such products: sums up to 2^24 are whole numbers in float32, in whatever order
 INT4_GROUPS = (32, 64, 128, 256)  # that torch's int4 kernel knows
 INT4_ROWS = 16  # it takes output channels by so many
@@ -55,9 +56,17 @@ def int_matmul(a: Tensor, b: Tensor) -> Tensor:
             raise ValueError(f"{name} must have two axes, got shape {tuple(matrix.shape)}")
     if a.shape[1] != b.shape[0]:
         raise ValueError(f"a has {a.shape[1]} columns, but b has {b.shape[0]} rows")
-    _require_room(a.shape[1])
-    product = _float_blocks if _why_not_int_mm(a, b) else torch._int_mm
-    return product(a, b)
+    _require_room(a.shape[1], MOST_PRODUCTS)
+    return _float_blocks(a, b) if _why_not_int_mm(a, b) else torch._int_mm(_laid_out(a), _laid_out(b))
+
+
+def _laid_out(matrix: Tensor) -> Tensor:
+    """A matrix in rows, or a transposed one: of other views `_int_mm` reads what lies beside them (torch 2.13)."""
+    rows, columns = matrix.shape
+    transposed = min(rows, columns) > 1 and matrix.stride() == (1, rows)
+    if transposed or matrix.stride() == (columns, 1):
+        return matrix
+    return matrix.clone(memory_format=torch.contiguous_format)
 
 
 def _float_blocks(a: Tensor, b: Tensor) -> Tensor:
@@ -77,9 +86,9 @@ def _why_not_int_mm(a: Tensor, b: Tensor) -> str:
     return _inexact(INT_MM, a.device.type)
 
 
-def _require_room(length: int) -> None:
-    if length > MOST_PRODUCTS:
-        raise ValueError(f"sums of {length} products may not fit into int32; at most {MOST_PRODUCTS} do")
+def _require_room(length: int, most: int) -> None:
+    if length > most:
+        raise ValueError(f"sums of {length} products may not fit into int32; at most {most} do")
 
 
 @cache
@@ -95,7 +104,7 @@ def _extremes(device: str) -> tuple[Tensor, Tensor]:
     """Codes (32, 64) and (64, 64) whose products are as large as they get: the first to saturate."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randint(-128, 128, (rows, 64), generator=generator, dtype=torch.int8) for rows in (32, 64))
-    a[:2], a[2:4], b[:2], b[2:4] = 127, -127, 127, -128
+    a[:2], a[2:4], a[4:6], b[:2], b[2:4] = 127, -127, -1, 127, -128  # -1 is 255 where unsigned
     return a.to(device), b.to(device)
 
 
@@ -106,8 +115,9 @@ def _int_mm_is_exact(device: str) -> bool:
 
 def _onednn_is_exact(device: str) -> bool:
     a, b = _extremes(device)
-    expected = (a.long() @ b.long().t()).to(torch.float32)
-    return torch.equal(_onednn(_codes_from_zero(a), _pack_onednn(b), torch.ones(len(b))), expected)
+    codes = a.view(torch.uint8)
+    expected = (codes.long() @ b.long().t()).to(torch.float32)
+    return torch.equal(_onednn(codes, _pack_onednn(b), torch.ones(len(b))), expected)
 
 
 def _int4pack_is_right(device: str) -> bool:
@@ -152,24 +162,23 @@ def _chosen(kernels: list[tuple[str, str]]) -> str:
 # --- 8-bit weights, 8-bit activations ---------------------------------------------------------------------------------
 
 
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric 8-bit steps of each row, as whole floats, and the scale of each: (M, K) -> (M, K), (M, 1) float32.
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """8-bit codes of each row, its scale and its zero point: (M, K) float32 -> (M, K) uint8, (M, 1) and (M, 1) float32.
 
-    >>> quantize_rows(torch.tensor([[1.0, -0.5, 0.25], [0.0, 0.0, 0.0]]))
-    (tensor([[127., -64.,  32.],
-            [  0.,    0.,   0.]]), tensor([[7.8740e-03],
-            [1.1755e-38]]))
+    >>> quantize_rows(torch.tensor([[2.0, -0.55, 0.25]]))
+    (tensor([[255,   0,  80]], dtype=torch.uint8), tensor([[0.0100]]), tensor([[55.]]))
 
-    The numbers of `affine.quantize(x, Scheme(8, granularity=PerAxis(0)))`, in fewer passes and unchecked, since it
-    stands between every two layers. A row with a NaN has the scale NaN.
+    The numbers of `affine.quantize(x, Scheme(8, symmetric=False, granularity=PerAxis(0)))`, in fewer passes and
+    unchecked, since it stands before every layer. A row with a NaN has the scale NaN.
     """
-    smallest = torch.finfo(torch.float32).smallest_normal
-    scale = x.abs().amax(1, keepdim=True).div_(127).clamp_min_(smallest)
-    return (x / scale).round_(), scale
+    low, high = x.amin(1, keepdim=True).clamp_(max=0), x.amax(1, keepdim=True).clamp_(min=0)
+    scale = (high / 255 - low / 255).clamp_min_(torch.finfo(torch.float32).smallest_normal)
+    zero_point = (-low / scale).round_()
+    return (x / scale).round_().add_(zero_point).clamp_(0, 255).to(torch.uint8), scale, zero_point
 
 
 class Int8Weights:
-    """An 8-bit weight, one scale for each output: W8A8 with a scale for each row of activations, found as they come.
+    """An 8-bit weight, one scale for each output: W8A8, with a scale and zero point for each row of activations.
 
     codes   (N, K) int8
     scale   (N,) float32
@@ -177,32 +186,39 @@ class Int8Weights:
     """
 
     def __init__(self, codes: Tensor, scale: Tensor):
-        _require_room(codes.shape[1])
+        _require_room(codes.shape[1], MOST_UNSIGNED)
         self.shape = tuple(codes.shape)
         self.scale = scale.to(torch.float32)
+        self._sums = codes.sum(1, dtype=torch.int32) * self.scale  # (N,), what a zero point of 1 would add
         packed = not _why_not_onednn(codes.device.type)
         self.kernel = ONEDNN if packed else PORTABLE if _inexact(INT_MM, codes.device.type) else INT_MM
         self._held = _pack_onednn(codes) if packed else codes
 
     def plain(self) -> dict[str, Tensor]:
         """The arguments from which this was made."""
-        return {
-            "codes": self._held.to_dense().t().contiguous() if self.kernel == ONEDNN else self._held,
-            "scale": self.scale,
-        }
+        codes = self._held.to_dense().t().contiguous() if self.kernel == ONEDNN else self._held
+        return {"codes": codes, "scale": self.scale}
 
     @property
     def nbytes(self) -> int:
-        return self._held.numel() + self.scale.nbytes
+        return self._held.numel() + self.scale.nbytes + self._sums.nbytes
 
     def linear(self, x: Tensor) -> Tensor:
-        """x @ weight.T for float32 `x` (M, K) -> (M, N) float32: quantize, multiply integers, rescale."""
-        steps, row_scale = quantize_rows(x)
+        """x @ weight.T for float32 `x` (M, K) -> (M, N) float32: quantize, multiply integers, rescale.
+
+        sum (q - zero_point) w = sum q w - zero_point sum w. The products add up in int32, and become float32 once.
+        """
+        codes, row_scale, zero_point = quantize_rows(x)
         if self.kernel == ONEDNN:
-            sums = _onednn(steps.add_(128).to(torch.uint8), self._held, self.scale)
+            products = _onednn(codes, self._held, self.scale)
         else:
-            sums = int_matmul(steps.to(torch.int8), self._held.t()).to(torch.float32).mul_(self.scale)
-        return sums.mul_(row_scale)
+            products = self._int_matmul(codes).to(torch.float32).mul_(self.scale)
+        return products.addr_(zero_point[:, 0], self._sums, alpha=-1).mul_(row_scale)
+
+    def _int_matmul(self, codes: Tensor) -> Tensor:
+        """sum q w in int32, with q - 128 as the int8 that `int_matmul` takes."""
+        sums = self._held.sum(1, dtype=torch.int32)
+        return int_matmul((codes ^ 128).view(torch.int8), self._held.t()).add_(sums * 128)
 
     def dequantize(self) -> Tensor:
         """The weight as float32 (N, K)."""
@@ -217,20 +233,15 @@ def _why_not_onednn(device: str) -> str:
     return _inexact(ONEDNN, device)
 
 
-def _codes_from_zero(codes: Tensor) -> Tensor:
-    """int8 codes as uint8 ones with zero point 128: x86 multiplies unsigned by signed bytes."""
-    return codes.view(torch.uint8) ^ 128
-
-
 def _pack_onednn(codes: Tensor) -> Tensor:
     return torch.ops.onednn.qlinear_prepack(codes.contiguous(), None)
 
 
-def _onednn(unsigned: Tensor, held: Tensor, scale: Tensor) -> Tensor:
-    """float32 of the exact integer sums, times the scale of each output."""
+def _onednn(codes: Tensor, held: Tensor, scale: Tensor) -> Tensor:
+    """uint8 codes (M, K) by the packed weight: exact sums in int32, as float32, times the scale of each output."""
     zero = torch.zeros((), dtype=torch.int64).expand(len(scale))
     return torch.ops.onednn.qlinear_pointwise(
-        unsigned, 1.0, 128, held, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
+        codes, 1.0, 0, held, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
     )
 
 

@@ -3,7 +3,7 @@
 | layer | weight | activations | multiplies |
 |---|---|---|---|
 | `QuantizedLinear` | codes, any `Scheme` | float | floats: the weight is dequantized at each call |
-| `Int8Linear` | 8 bits, a scale for each output | 8 bits, a scale for each row, found as it comes | integers |
+| `Int8Linear` | 8 bits, a scale for each output | 8 bits, a scale and zero point for each row | integers |
 | `PackedLinear` | 2 to 8 bits in real bytes, groups | float | on torch's int4 kernel where it fits, else floats |
 
 They are for inference: what they hold are buffers, and no gradient reaches a weight. They go through `state_dict`,
@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from labutils import affine, kernels, packing
-from labutils.scheme import PerAxis, PerGroup, PerTensor, Scheme, bit_width, real_number, whole_number
+from labutils.scheme import PerAxis, PerGroup, Scheme, bit_width, real_number, whole_number
 
 Tensor = torch.Tensor
 Convert = Scheme | Callable[[nn.Linear], nn.Module]  # how a linear layer is replaced
@@ -171,13 +171,15 @@ class _HeldLinear(_Linear):
 
 
 class Int8Linear(_HeldLinear):
-    """Integers by integers (W8A8): each row of activations is quantized as it comes, the sums are exact int32.
+    """Integers by integers (W8A8): each row of activations is quantized as it comes, products add up in int32.
 
     >>> layer = Int8Linear.from_float(nn.Linear(512, 256))
     >>> layer.memory_bytes()
-    133120
+    134144
 
-    A row of `x` that holds NaN or Inf comes out not finite, and alone. Computes in float32 whatever the dtype of `x`.
+    A byte for each weight, and 12 for each output: its scale, its bias, and the sum of its weights, by which the zero
+    points of activations are accounted for. A row of `x` that holds NaN or Inf comes out not finite, and alone.
+    Computes in float32 whatever the dtype of `x`.
     """
 
     def __init__(self, linear: nn.Linear):
@@ -234,10 +236,10 @@ class PackedLinear(_HeldLinear):
 def _in_groups(scheme: Scheme, linear: nn.Linear) -> Scheme:
     if not isinstance(scheme, Scheme):
         raise TypeError(f"scheme must be a Scheme, got {scheme!r}")
-    if isinstance(scheme.granularity, PerTensor) or scheme.granularity in (PerAxis(1), PerAxis(-1)):
-        raise ValueError(f"a packed weight has groups or PerAxis(0), got {scheme.granularity}")
     if isinstance(scheme.granularity, PerGroup):
         return scheme
+    if scheme.granularity not in (PerAxis(0), PerAxis(-2)):
+        raise ValueError(f"a packed weight has groups or PerAxis(0), got {scheme.granularity}")
     return Scheme(scheme.num_bits, scheme.symmetric, PerGroup(linear.in_features), scheme.clip)
 
 
@@ -352,7 +354,7 @@ def layer_sensitivity(
 ) -> dict[str, float]:
     """Name -> how much `score(model)` falls when that linear layer alone is quantized; the largest first.
 
-    >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).requires_grad_(False)
     >>> sensitivity = layer_sensitivity(model, lambda m: -float((m(torch.eye(8)) - model(torch.eye(8))).norm()))
     >>> min(sensitivity.values()) > 0
     True
@@ -390,12 +392,15 @@ def allocate_bits(
     import numpy as np
     from scipy import optimize
 
-    bits = sorted(bit_width(num_bits) for num_bits in sensitivity)
-    names = list(num_weights)
+    bits, names = sorted(bit_width(num_bits) for num_bits in sensitivity), list(num_weights)
+    if not bits:
+        raise ValueError("sensitivity must hold at least one bit width, got none")
+    if not names:
+        raise ValueError("num_weights must name at least one layer, got none")
     losses = np.array(
         [[real_number(_loss(sensitivity[b], name), f"the loss of {name}") for b in bits] for name in names]
     )
-    counts = np.array([whole_number(num_weights[name], f"num_weights[{name!r}]") for name in names])
+    counts = np.array([_count(num_weights[name], f"num_weights[{name!r}]") for name in names])
     most = real_number(budget, "budget") * counts.sum()
     if counts.sum() * bits[0] > most:
         raise ValueError(f"a budget of {budget:g} bits per weight cannot be met: the fewest given are {bits[0]}")
@@ -410,6 +415,13 @@ def allocate_bits(
     )
     chosen = found.x.reshape(losses.shape).argmax(axis=1)
     return {name: bits[choice] for name, choice in zip(names, chosen, strict=True)}
+
+
+def _count(value: object, name: str) -> int:
+    count = whole_number(value, name)
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}")
+    return count
 
 
 def _loss(losses: Mapping[str, float], name: str) -> float:

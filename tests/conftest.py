@@ -1,7 +1,12 @@
-"""What all tests share: repeatable examples, and a progress file of their own."""
+"""What all tests share: repeatable examples, a progress file of their own, and MiniLM."""
+
+import os
 
 import pytest
 from hypothesis import settings
+
+from labutils.data import sentence_encoder
+from labutils.data.minilm import MiniLMMissing
 
 # A slow machine is no failure, and a rerun draws the same examples.
 settings.register_profile("course", deadline=None, derandomize=True, max_examples=60)
@@ -12,3 +17,20 @@ settings.load_profile("course")
 def own_progress(monkeypatch, tmp_path):
     """No test touches what the user has passed."""
     monkeypatch.setenv("LABUTILS_PROGRESS", str(tmp_path / "progress.json"))
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """MiniLM with its trained weights: read only. Where it is missing, its tests are skipped; CI must not lack it."""
+    try:
+        return sentence_encoder()
+    except (MiniLMMissing, ImportError) as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def encoder(trained):
+    """One whose model may be changed."""
+    return sentence_encoder()

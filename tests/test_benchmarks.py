@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torchao")
 torch = pytest.importorskip("torch")
 
-from benchmarks import explorer, imports, memory, packing, quantize, tables  # noqa: E402
+from benchmarks import encoding, explorer, imports, linear, memory, packing, quantize, tables, training  # noqa: E402
 from benchmarks.candidates import CANDIDATES, GRANULARITIES, run  # noqa: E402
 
 
@@ -77,6 +77,29 @@ def test_peak_memory_counts_what_is_held_and_forgets_the_process_that_asks():
     assert ballast.nbytes == 2**27
 
 
+def test_all_linear_layers_compute_the_same_layer():
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        found = linear.disagreement(linear.candidates(torch.nn.Linear(256, 256)), torch.randn(32, 256))
+    assert {who for names in linear.ROWS.values() for who in names} | {linear.FLOAT} == found.keys()
+    for who, relative in found.items():
+        assert relative < (0.1 if "int4" in who else 0.02), who  # 4 bits, 8 bits
+
+
+def test_the_linear_tables_have_a_row_for_each_batch():
+    eight, four = linear.tables(side=128, repeats=1, batches=(1, 3), threads=(1,))
+    assert eight[0] == "8 bits: 128 x 128, 1 thread, times as fast as float32"
+    assert [row["batch"] for row in eight[1]] == [row["batch"] for row in four[1]] == [1, 3]
+    assert all(value > 0 for row in eight[1] + four[1] for value in row.values())
+
+
+def test_the_encoding_table_says_what_each_model_keeps(trained):
+    rows = {row["MiniLM"]: row for row in encoding.table(count=8, repeats=1)}
+    assert float(rows[encoding.FLOAT]["mean cosine"]) == 1.0
+    assert float(rows["labutils W8A8"]["mean cosine"]) > 0.99
+    assert float(rows["labutils W8A8"]["MB"]) < 0.7 * float(rows[encoding.FLOAT]["MB"])
+
+
 def test_every_explorer_update_computes_anew():
     rows = explorer.table(size=1000, repeats=1)
     assert [(row["explorer"], row["control"]) for row in rows] == [
@@ -84,6 +107,8 @@ def test_every_explorer_update_computes_anew():
         ("explore_bits", "outlier"),
         ("explore_clipping", "num_bits"),
         ("explore_clipping", "clip"),
+        ("explore_calibration", "num_bits"),
+        ("explore_calibration", "clip"),
         ("explore_zero_point", "num_bits"),
         ("explore_zero_point", "shift"),
         ("explore_granularity", "num_bits"),
@@ -119,3 +144,10 @@ def test_a_table_is_markdown():
 def test_a_ratio_to_nothing_is_no_number():
     assert tables.ratio(3.0, 2.0) == 1.5
     assert math.isnan(tables.ratio(3.0, 0.0))
+
+
+def test_training_has_a_row_of_shares_for_each_width():
+    row = training.row(2, seeds=(0,))
+    assert list(row) == ["bits", "float32 %", "max of the channel %", "least error %", "trained, seed 0 %"]
+    assert row["bits"] == 2
+    assert max(row["least error %"], row["max of the channel %"]) < row["trained, seed 0 %"] < 100

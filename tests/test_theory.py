@@ -187,3 +187,53 @@ def test_ternary_weights_are_cut_near_0_61_sigma():
     # Three levels -c, 0, c: the best are those of Max for n = 3, +-1.2240, with the threshold halfway between.
     assert theory.gaussian_best_clip(2) == pytest.approx(1.2240, abs=1e-3)
     assert sum(theory.gaussian_noise(2, 1.2240)) == pytest.approx(0.1902, abs=1e-4)
+
+
+# --- the Laplace source ---
+
+
+def test_laplace_parts_are_the_integrals_that_they_claim_to_be():
+    for num_bits, clip in ((2, 0.5), (2, 2.0), (3, 9.0), (4, 5.0), (8, 10.0)):
+
+        def lost(x, num_bits=num_bits, clip=clip):
+            return (x - on_the_grid(x, num_bits, clip)) ** 2 * np.exp(-np.abs(x)) / 2
+
+        edge = clip + 0.5 * clip / (2 ** (num_bits - 1) - 1)
+        rounding, clipping = theory.laplace_noise(num_bits, clip)
+        assert rounding == pytest.approx(integral(lost, -edge, edge), rel=1e-6)
+        assert clipping == pytest.approx(2 * integral(lost, edge, edge + 60), rel=1e-6, abs=0)  # e^-60 lies beyond
+
+
+@pytest.mark.parametrize("clip", [1e-30, 1e-3, 1e4, 1e300], ids=lambda clip: f"clip at {clip:g}")
+def test_a_laplace_source_loses_its_variance_on_a_grid_far_too_small_or_too_wide(clip):
+    assert sum(theory.laplace_noise(3, clip)) == pytest.approx(2, abs=5e-3)
+
+
+@pytest.mark.parametrize("num_bits", range(2, 17), ids=lambda b: f"{b} bits")
+def test_no_clip_beats_the_best_for_laplace(num_bits):
+    best = theory.laplace_best_clip(num_bits)
+    others = [0.5 * best, 0.9 * best, 0.98 * best, 1.02 * best, 1.1 * best, 2 * best]
+    assert all(sum(theory.laplace_noise(num_bits, best)) < sum(theory.laplace_noise(num_bits, c)) for c in others)
+
+
+def test_ternary_laplace_is_cut_at_twice_its_mean_magnitude():
+    # Levels -c, 0, c with thresholds at c / 2. Beyond c / 2 the mean of |x| is c / 2 + 1, by the tail's lack of memory,
+    # and the best level is the mean of its cell: c = c / 2 + 1.
+    assert theory.laplace_best_clip(2) == pytest.approx(2, abs=1e-4)
+
+
+@pytest.mark.parametrize("num_bits", range(2, 9), ids=lambda b: f"{b} bits")
+def test_aciq_is_near_from_six_bits_on_and_never_better(num_bits):
+    """Banner et al. 2019, equation 8 and its Laplace solution: 2^b steps, and Δ²/12 for clipped values, too."""
+    from scipy.optimize import brentq
+    from scipy.special import lambertw
+
+    def slope(a):  # of a^2 / (3 * 4^b) + 2 ((1 + a^2) Q(a) - a density(a)), their noise for N(0, 1)
+        return 2 * a / (3 * 4**num_bits) + 4 * (a * math.erfc(a / math.sqrt(2)) / 2 - density(a))
+
+    aciq = brentq(slope, 0.5, 10), lambertw(3 * 4**num_bits).real
+    ours = theory.gaussian_best_clip(num_bits), theory.laplace_best_clip(num_bits)
+    for noise, theirs, best in zip((theory.gaussian_noise, theory.laplace_noise), aciq, ours):
+        assert sum(noise(num_bits, best)) < sum(noise(num_bits, theirs))
+        assert best < theirs
+        assert num_bits < 6 or best == pytest.approx(theirs, rel=0.01)

@@ -32,6 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "quantize_group",
             "unpack_int4",
         ],
+        "lab05": ["QuantizedLinear", "int8_linear", "quantized_matmul"],
         "lab06": [
             "allocate_bits",
             "compare_predictions",
@@ -39,5 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "model_bytes",
             "quantize_model",
         ],
+        "lab07": ["kl_range", "moving_average_range", "mse_range", "percentile_range"],
+        "lab10": ["convert_weight", "fake_quantize_ste", "lsq_gradient", "qat_step"],
     },
 )

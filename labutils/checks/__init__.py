@@ -11,7 +11,7 @@ import os
 import pkgutil
 from collections.abc import Callable
 
-from labutils import progress
+from labutils import answers, progress
 from labutils.checks import engine
 from labutils.checks.engine import Exercise, Report
 from labutils.checks.report import CheckFailed, panel
@@ -75,7 +75,7 @@ def or_reference(submission: Callable) -> Callable:
         return submission
     note = f"<code>{exercise.name}</code> does not pass its check yet: this cell uses the reference."
     show(Panel(frame(note), f"{exercise.name} does not pass its check yet: this cell uses the reference."))
-    return exercise.reference
+    return getattr(answers, exercise.name)
 
 
 def find(submission: Callable) -> Exercise:
@@ -103,12 +103,12 @@ def board() -> Panel:
     labs: dict[str, list[str]] = {}
     for exercise in EXERCISES.values():
         labs.setdefault(exercise.lab, []).append(exercise.name)
-    lines, rows = [], []
+    lines, rows, width = [], [], max(map(len, labs))
     for lab, names in labs.items():
         count, total = len(done.intersection(names)), len(names)
         filled = round(10 * count / total)
         left = [name for name in names if name not in done]
-        lines.append(f"{lab:<18} [{'#' * filled}{'.' * (10 - filled)}] {count} of {total}")
+        lines.append(f"{lab:<{width}} [{'#' * filled}{'.' * (10 - filled)}] {count} of {total}")
         rows.append(_bar(lab, count, total, left))
     return Panel(frame("Your progress", "".join(rows)), "\n".join(lines))
 
@@ -119,7 +119,7 @@ def _bar(lab: str, count: int, total: int, left: list[str]) -> str:
     still = f'<span style="opacity:.75">still open: {escape(", ".join(left))}</span>' if left else "complete"
     return (
         '<div style="display:flex;align-items:center;gap:10px;font-weight:400">'
-        f'<span style="flex:0 0 10em">{escape(lab)}</span>'
+        f'<span style="flex:0 0 12em">{escape(lab)}</span>'
         f'<span role="img" aria-label="{count} of {total}" style="flex:0 0 160px;height:10px;border-radius:5px;'
         f'background:#8884"><span style="display:block;height:10px;border-radius:5px;background:{palette.GOOD};'
         f'width:{100 * count / total:.0f}%"></span></span>'

@@ -205,14 +205,16 @@ def _complaint(value: dict, case: Case, exercise: Exercise) -> str:
 
 
 def _line_in(function: Callable, error: BaseException) -> str:
-    """Where in the submission an exception came from: ', in line 3 of your function'."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    trace, found = error.__traceback__, None
+    """Where in the submission an exception came from: ' (line 3 of your function)', or of a class's method."""
+    methods = vars(function) if isinstance(function, type) else {"function": function}
+    codes = {getattr(inspect.unwrap(getattr(m, "__func__", m)), "__code__", None): name for name, m in methods.items()}
+    trace, found = error.__traceback__, ""
     while trace is not None:
-        if trace.tb_frame.f_code is code:
-            found = trace.tb_lineno - code.co_firstlineno + 1
+        code = trace.tb_frame.f_code
+        if code in codes:
+            found = f" (line {trace.tb_lineno - code.co_firstlineno + 1} of your {codes[code]})"
         trace = trace.tb_next
-    return f" (line {found} of your function)" if found else ""
+    return found
 
 
 def _changed(after: Any, before: Any) -> bool:
@@ -238,6 +240,8 @@ def _alike(mine: _Answer, theirs: _Answer) -> bool:
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     if a.shape != b.shape or a.dtype.kind != b.dtype.kind:
         return False
+    if a.dtype.kind in "bU":  # yes or no, and words
+        return bool(np.array_equal(a, b))
     if a.dtype.kind in "iu":
         return a.dtype == b.dtype and np.sum(a != b) <= 1e-3 * a.size
     if a.dtype.kind == "f" and a.ndim:  # a float64 array where float32 was asked for is another mistake
@@ -285,3 +289,8 @@ def describe(value: Any) -> str:
     if isinstance(value, (bool, int, float, str)):
         return f"the {type(value).__name__} {value!r:.60}"
     return f"a {type(value).__name__}"
+
+
+def place(where: tuple) -> str:
+    """An index as one writes it: '2, 0'."""
+    return ", ".join(str(int(i)) for i in where)

@@ -10,7 +10,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lab02": ["explore_zero_point"],
         "lab03": ["explore_granularity"],
         "lab04": ["explore_groups"],
+        "lab05": ["explore_linear"],
         "lab06": ["explore_model"],
+        "lab07": ["explore_calibration"],
+        "lab10": ["explore_training"],
         "predict": ["predict"],
     },
 )

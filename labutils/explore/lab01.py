@@ -15,6 +15,7 @@ from labutils import answers, palette, theory
 from labutils.explore.explorer import Explorer, Slider
 from labutils.explore.values import (
     Histogram,
+    Magnitudes,
     counts_of,
     db,
     decibels,
@@ -193,15 +194,9 @@ class ClippingExplorer(Explorer):
         self._quantize = quantize
         self._reach = float(np.abs(self._x).max())
         self._power = float(np.mean(np.square(self._x, dtype=np.float64)))
-        # Noise of clipping alone at every threshold, exactly: sums over the sorted magnitudes beyond it.
-        ordered = np.sort(np.abs(self._x).astype(np.float64))
-        first = np.searchsorted(ordered, self.fractions * self._reach, side="right")
-        beyond = ordered.size - first
-        tail = np.append(np.cumsum(ordered[::-1])[::-1], 0.0)[first]
-        tail_squares = np.append(np.cumsum(ordered[::-1] ** 2)[::-1], 0.0)[first]
-        clips = self.fractions * self._reach
-        self._clipping = (tail_squares - 2 * clips * tail + beyond * clips**2).clip(0) / ordered.size / self._power
-        self._inside = first / ordered.size
+        magnitudes, clips = Magnitudes(self._x), self.fractions * self._reach
+        self._clipping = magnitudes.clipping_noise(clips) / self._power
+        self._inside = 1 - magnitudes.beyond(clips) / self._x.size
         super().__init__()
 
     def sliders(self) -> dict[str, Slider]:

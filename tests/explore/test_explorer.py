@@ -10,10 +10,12 @@ from PIL import Image
 
 from labutils import (
     explore_bits,
+    explore_calibration,
     explore_clipping,
     explore_digit,
     explore_granularity,
     explore_groups,
+    explore_linear,
     explore_zero_point,
     theory,
 )
@@ -24,6 +26,7 @@ from labutils.answers import (
     quantize_per_channel,
     quantize_symmetric,
 )
+from labutils.explore.lab05 import Roofs
 
 WEIGHTS = np.random.default_rng(0).normal(size=4000).astype(np.float32)
 MATRIX = (WEIGHTS.reshape(20, 200) * np.geomspace(0.3, 3, 20)[:, None]).astype(np.float32)
@@ -31,11 +34,16 @@ MATRIX = (WEIGHTS.reshape(20, 200) * np.geomspace(0.3, 3, 20)[:, None]).astype(n
 EXPLORERS = {  # what runs a learner's function: how it is opened, and a function that works
     "bits": (partial(explore_bits, WEIGHTS), quantize_symmetric),
     "clipping": (partial(explore_clipping, WEIGHTS), quantize_clipped),
+    "calibration": (partial(explore_calibration, WEIGHTS), quantize_clipped),
     "zero point": (partial(explore_zero_point, WEIGHTS), quantize_asymmetric),
     "granularity": (partial(explore_granularity, MATRIX), quantize_per_channel),
     "groups": (partial(explore_groups, MATRIX), quantize_group),
 }
-EVERY = {name: explore for name, (explore, _) in EXPLORERS.items()} | {"digit": partial(explore_digit, 7)}
+ROOFS = Roofs(memory=1e10, float32=1e11, bfloat16=3e11, int8=8e11)
+EVERY = {name: explore for name, (explore, _) in EXPLORERS.items()} | {
+    "digit": partial(explore_digit, 7),
+    "linear": partial(explore_linear, roofs=ROOFS),
+}
 
 
 @pytest.fixture(params=EVERY, scope="module")
@@ -231,7 +239,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("broken", "sentence"), BROKEN.values(), ids=BROKEN)
-@pytest.mark.parametrize("name", ["bits", "clipping"])
+@pytest.mark.parametrize("name", ["bits", "clipping", "calibration"])
 def test_codes_that_cannot_be_drawn_are_reported(outlives, name, broken, sentence):
     outlives(*EXPLORERS[name], broken, sentence)
 
@@ -250,7 +258,7 @@ def test_codes_left_as_floats_can_be_dragged_all_the_same():
     assert explore_bits(WEIGHTS, quantize=floats).result.codes_used > 1
 
 
-@pytest.mark.parametrize("explore", [explore_bits, explore_clipping, explore_zero_point])
+@pytest.mark.parametrize("explore", [explore_bits, explore_calibration, explore_clipping, explore_zero_point])
 @pytest.mark.parametrize(
     ("x", "error", "sentence"),
     [
@@ -270,7 +278,7 @@ def test_a_tensor_that_cannot_be_explored_is_refused(explore, x, error, sentence
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e30], ids=["tiny", "huge"])
-@pytest.mark.parametrize("explore", [explore_bits, explore_clipping])
+@pytest.mark.parametrize("explore", [explore_bits, explore_calibration, explore_clipping])
 def test_the_unit_of_the_values_does_not_matter(explore, factor):
     plain, scaled = explore(WEIGHTS), explore(WEIGHTS * np.float32(factor))
     assert scaled.result.sqnr_db == pytest.approx(plain.result.sqnr_db, abs=0.01)

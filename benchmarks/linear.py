@@ -1,0 +1,128 @@
+"""A linear layer at several batch sizes: integers beside floats, ours beside torchao's and torch's.
+
+python -m benchmarks.linear THREADS SIDE REPEATS BATCH...    prints what `measure` returns, as JSON
+"""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from benchmarks.tables import ratio
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCHES = (1, 8, 32, 256, 1024)
+FLOAT, W8A8, W4A16 = "float32", "labutils W8A8", "labutils int4"
+ROWS = {
+    "8 bits": (W8A8, "torchao W8A8", "torch dynamic", "dequantize, then float"),
+    "4 bits, weights only": (W4A16, "labutils int4, bfloat16 in", "torchao int4, bfloat16 in", "bfloat16"),
+}
+
+
+def tables(side=2048, repeats=15, batches=BATCHES, threads=(1, 2), progress=lambda rounds, title: rounds):
+    """(title, rows): milliseconds of a float32 layer, and how many times as fast each of the others is."""
+    found = []
+    for count in progress(threads, "linear"):
+        seconds = measured_apart(count, side, repeats, batches)
+        for bits, names in ROWS.items():
+            rows = [
+                {"batch": batch, "float32, ms": 1e3 * took[FLOAT]}
+                | {name: ratio(took[FLOAT], took[name]) for name in names}
+                for batch, took in zip(batches, seconds)
+            ]
+            found.append((f"{bits}: {side} x {side}, {count} thread{'s'[: count - 1]}, times as fast as float32", rows))
+    return found
+
+
+def measured_apart(threads, side, repeats, batches):
+    """`measure` in a process of its own, since OpenMP keeps the number of threads that it began with."""
+    command = [sys.executable, "-m", "benchmarks.linear", *map(str, (threads, side, repeats, *batches))]
+    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    told = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(told.stdout)
+
+
+def measure(threads, side, repeats, batches):
+    """For each batch, who -> median seconds."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    layers = candidates(torch.nn.Linear(side, side))
+    with torch.inference_mode():
+        return [
+            interleaved(layers, torch.randn(batch, side), repeats if batch < 256 else -(-repeats // 3))
+            for batch in batches
+        ]
+
+
+def interleaved(layers, x, repeats):
+    """who -> median seconds. A B C A B C ...: what else the machine does hits all of them alike.
+
+    The first call of a turn brings the layer's weight into the cache, as far as it fits; the second is timed.
+    """
+    taken = {who: [] for who in layers}
+    given = {who: x.bfloat16() if "bfloat16" in who else x for who in layers}
+    for turn in range(repeats + 1):
+        for who, layer in layers.items():
+            layer(given[who])
+            start = perf_counter()
+            layer(given[who])
+            if turn:  # the first turn also builds kernels
+                taken[who].append(perf_counter() - start)
+    return {who: median(times) for who, times in taken.items()}
+
+
+def candidates(linear):
+    """who -> layer, all made from one float layer."""
+    from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig
+
+    from labutils.nn import Int8Linear, PackedLinear, QuantizedLinear
+    from labutils.scheme import PerGroup, Scheme
+
+    packed = PackedLinear(linear, Scheme(4, granularity=PerGroup(128)))
+    return {
+        FLOAT: linear,
+        W8A8: Int8Linear(linear),
+        "torchao W8A8": by_torchao(linear, Int8DynamicActivationInt8WeightConfig()),
+        "torch dynamic": by_torch(linear),
+        "dequantize, then float": QuantizedLinear(linear),
+        W4A16: packed,
+        "labutils int4, bfloat16 in": packed,
+        "torchao int4, bfloat16 in": by_torchao(
+            copy.deepcopy(linear).bfloat16(), PrototypeInt4WeightOnlyConfig(group_size=128)
+        ),
+        "bfloat16": copy.deepcopy(linear).bfloat16(),
+    }
+
+
+def by_torchao(linear, config):
+    from torchao.quantization import quantize_
+
+    model = torch.nn.Sequential(copy.deepcopy(linear))
+    quantize_(model, config)
+    return model
+
+
+def by_torch(linear):
+    """fbgemm's: one scale and zero point for all rows of the activations, found as they come."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.ao.quantization is deprecated
+        return torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(copy.deepcopy(linear)), {torch.nn.Linear})
+
+
+def disagreement(layers, x):
+    """who -> relative distance of the output from the float layer's: all of them must compute the same layer."""
+    expected = layers[FLOAT](x)
+    outputs = {who: layer(x.bfloat16() if "bfloat16" in who else x).float() for who, layer in layers.items()}
+    return {who: float((y - expected).norm() / expected.norm()) for who, y in outputs.items()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(*map(int, sys.argv[1:4]), [int(batch) for batch in sys.argv[4:]])))
