@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "explore_granularity",
             "explore_groups",
             "explore_linear",
+            "explore_model",
             "explore_smoothing",
             "explore_training",
             "explore_zero_point",

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -328,13 +328,22 @@ def model_bytes(model: nn.Module) -> int:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     held = {}
-    for tensor in [*model.parameters(), *model.buffers()]:
+    for tensor in _plain_tensors([*model.parameters(), *model.buffers()]):
         storage = tensor.untyped_storage()
         held[storage.data_ptr() or id(tensor)] = storage.nbytes()
     for module in model.modules():
         if isinstance(module, _HeldLinear):
             held[id(module._weights)] = module._weights.nbytes
     return sum(held.values())
+
+
+def _plain_tensors(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The tensors that hold the bytes: inside a wrapper such as torchao's, which has none of its own."""
+    for tensor in tensors:
+        if hasattr(tensor, "__tensor_flatten__"):
+            yield from _plain_tensors(getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
+        else:
+            yield tensor
 
 
 def layer_sensitivity(

@@ -33,6 +33,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "unpack_int4",
         ],
         "lab05": ["QuantizedLinear", "int8_linear", "quantized_matmul"],
+        "lab06": [
+            "allocate_bits",
+            "compare_predictions",
+            "layer_sensitivity",
+            "model_bytes",
+            "quantize_model",
+        ],
         "lab07": ["kl_range", "moving_average_range", "mse_range", "percentile_range"],
         "lab08": ["fold_division", "smooth_linear", "smooth_scales", "split_outliers"],
         "lab10": ["convert_weight", "fake_quantize_ste", "lsq_gradient", "qat_step"],

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lab03": ["explore_granularity"],
         "lab04": ["explore_groups"],
         "lab05": ["explore_linear"],
+        "lab06": ["explore_model"],
         "lab07": ["explore_calibration"],
         "lab08": ["explore_smoothing"],
         "lab10": ["explore_training"],
