@@ -223,20 +223,16 @@ class Int8Weights:
     def linear(self, x: Tensor) -> Tensor:
         """x @ weight.T for float32 `x` (M, K) -> (M, N) float32: quantize, multiply integers, rescale."""
         codes, row_scale, zero_point = quantize_rows(x)
-        return self.multiply(codes, zero_point[:, 0]).mul_(row_scale)
+        # sum (q - zero_point) w = sum q w - zero_point sum w
+        return self.multiply(codes).addr_(zero_point[:, 0], self._sums, alpha=-1).mul_(row_scale)
 
-    def multiply(self, codes: Tensor, zero_point: Tensor) -> Tensor:
-        """(codes - zero_point) @ weight.T for uint8 (M, K) and float32 (M,) or () -> (M, N) float32.
-
-        sum (q - zero_point) w = sum q w - zero_point sum w. The products add up in int32, and become float32 once.
-        """
+    def multiply(self, codes: Tensor, zero_point: int = 0) -> Tensor:
+        """(codes - zero_point) @ weight.T for uint8 (M, K) -> (M, N) float32: exact in int32, then made float32."""
         if self.kernel == ONEDNN:
-            products = _onednn(codes, self._held, self.scale)
-        else:  # with q - 128, the int8 that `int_matmul` takes
-            sums = self._held.sum(1, dtype=torch.int32)
-            products = int_matmul((codes ^ 128).view(torch.int8), self._held.t()).add_(sums * 128)
-            products = products.to(torch.float32).mul_(self.scale)
-        return products.addr_(zero_point.expand(len(codes)), self._sums, alpha=-1)
+            return _onednn(codes, self._held, self.scale, zero_point)
+        sums = self._held.sum(1, dtype=torch.int32)  # `int_matmul` takes int8, q - 128
+        products = int_matmul((codes ^ 128).view(torch.int8), self._held.t()).add_(sums * (128 - zero_point))
+        return products.to(torch.float32).mul_(self.scale)
 
     def dequantize(self) -> Tensor:
         """The weight as float32 (N, K)."""
@@ -255,11 +251,11 @@ def _pack_onednn(codes: Tensor) -> Tensor:
     return torch.ops.onednn.qlinear_prepack(codes.contiguous(), None)
 
 
-def _onednn(codes: Tensor, held: Tensor, scale: Tensor) -> Tensor:
-    """uint8 codes (M, K) by the packed weight: exact sums in int32, as float32, times the scale of each output."""
+def _onednn(codes: Tensor, held: Tensor, scale: Tensor, zero_point: int = 0) -> Tensor:
+    """uint8 codes (M, K) less zero_point by the packed weight: exact in int32, as float32 times the outputs' scales."""
     zero = torch.zeros((), dtype=torch.int64).expand(len(scale))
     return torch.ops.onednn.qlinear_pointwise(
-        codes, 1.0, 0, held, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
+        codes, 1.0, zero_point, held, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
     )
 
 

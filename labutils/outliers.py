@@ -156,7 +156,7 @@ class StaticInt8Linear(Int8Linear):
         rows = rows.detach().to(torch.float32)
         spoilt = rows.abs().amax(1, keepdim=True) * 0  # 0, or NaN where a row holds NaN or Inf: integers cannot say so
         codes = (rows / self.input_scale).round_().clamp_(-limit, limit).nan_to_num_().add_(128).to(torch.uint8)
-        return self._weights.multiply(codes, codes.new_tensor(128, dtype=torch.float32)).mul_(self.input_scale) + spoilt
+        return self._weights.multiply(codes, zero_point=128).mul_(self.input_scale).add_(spoilt)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> nn.Module:
         """`.half()` and its like go past the scale, as they do in the other integer layers."""
