@@ -34,7 +34,7 @@ def explore_smoothing(x: Any, weight: Any, scales: Callable = answers.smooth_sca
     >>> explorer = explore_smoothing(x, w)
     >>> explorer.controls["alpha"].value = 0.5
     >>> round(explorer.result.plain_db), round(explorer.result.sqnr_db)
-    (26, 33)
+    (29, 41)
 
     `x` (..., in_features), what enters the layer, and `weight` (out_features, in_features) are NumPy arrays or torch
     tensors; `scales(activation_max, weight, alpha)` may be a learner's, and gets what `x` and `weight` came as. The
