@@ -498,9 +498,9 @@ if encoder:
 # Numbers are rounded here: float sums, and the kernels that make 4 bits fast, differ a little from machine to machine, and
 # then a question or two may fall the other way.
 
+
 # %% tags=["minilm"]
-
-
+# Two judges of a quantized MiniLM, and four candidates.
 def judged(model):
     """Mean cosine to float over all sentences, and questions answered right."""
     mine = encoder.with_model(model)
