@@ -204,7 +204,7 @@ class Int8Weights:
 
     def __init__(self, codes: Tensor, scale: Tensor):
         _require_room(codes.shape[1], MOST_UNSIGNED)
-        self.shape = tuple(codes.shape)
+        self.shape, self.device = tuple(codes.shape), codes.device
         self.scale = scale.to(torch.float32)
         self._sums = codes.sum(1, dtype=torch.int32) * self.scale  # (N,), what a zero point of 1 would add
         packed = not _why_not_onednn(codes.device.type)
@@ -283,7 +283,7 @@ class PackedWeights:
     kernel = PORTABLE
 
     def __init__(self, packed: Tensor, scale: Tensor, zero_point: Tensor | None, scheme: Scheme, length: int):
-        self.shape = (len(packed), length)
+        self.shape, self.device = (len(packed), length), packed.device
         self.packed, self.scale, self.zero_point, self.scheme = packed, scale, zero_point, scheme
 
     def plain(self) -> dict[str, Tensor]:
@@ -327,7 +327,7 @@ class Int4Weights:
     kernel = INT4PACK
 
     def __init__(self, packed: Tensor, scale: Tensor, zero_point: Tensor | None, scheme: Scheme, length: int):
-        self.shape, self.scheme = (len(packed), length), scheme
+        self.shape, self.device, self.scheme = (len(packed), length), packed.device, scheme
         codes = packing.unpack(packed, 4, length, signed=scheme.symmetric)
         codes = codes if scheme.symmetric else (codes.view(torch.int8) - 8)
         zero = torch.zeros_like(scale) if zero_point is None else (8 - zero_point.to(torch.float32)) * scale

@@ -148,18 +148,16 @@ class _HeldLinear(_Linear):
             if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
                 errors.append(f"{prefix}{name} must be {_form(own[name])}, got {_form(tensor)}")
         if len(found) == len(own) and not errors:
-            device = next(iter(own.values())).device
-            self._weights = self._hold({name: tensor.to(device) for name, tensor in found.items()})
+            self._weights = self._hold({name: tensor.to(self._weights.device) for name, tensor in found.items()})
         rest = {name: tensor for name, tensor in state_dict.items() if name.removeprefix(prefix) not in own}
         super()._load_from_state_dict(rest, prefix, metadata, strict, missing, unexpected, errors)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> nn.Module:
         """Only a move to another device concerns the weight: `.half()` and its like would spoil the scales."""
         super()._apply(fn, recurse)
-        plain = self._weights.plain()
-        device = fn(torch.empty(0, dtype=torch.int8, device=next(iter(plain.values())).device)).device
-        if any(tensor.device != device for tensor in plain.values()):
-            self._weights = self._hold({name: tensor.to(device) for name, tensor in plain.items()})
+        device = fn(torch.empty(0, dtype=torch.int8, device=self._weights.device)).device
+        if device != self._weights.device:
+            self._weights = self._hold({name: tensor.to(device) for name, tensor in self._weights.plain().items()})
         return self
 
     def __getstate__(self) -> dict:

@@ -444,6 +444,14 @@ def test_a_view_holds_all_of_its_storage():
     assert model_bytes(module) == 4000
 
 
+def test_the_wrapped_weights_of_torchao_count_as_what_they_hold():
+    torchao = pytest.importorskip("torchao.quantization")
+    wrapped = nn.Sequential(layer(256, 128, bias=False))
+    torchao.quantize_(wrapped, torchao.Int8WeightOnlyConfig())
+    assert sum(p.numel() * p.element_size() for p in wrapped.parameters()) == 4 * 256 * 128  # what it looks like
+    assert 256 * 128 + 4 * 128 <= model_bytes(wrapped) <= 256 * 128 + 16 * 128  # codes, and scales of some dtype
+
+
 RESIDENT = """
 import ctypes, gc, json, sys
 import torch
