@@ -208,7 +208,7 @@ class Int8Weights:
         _require_room(codes.shape[1], MOST_UNSIGNED)
         self.shape, self.device = tuple(codes.shape), codes.device
         self.scale = scale.to(torch.float32)
-        self._sums = codes.sum(1, dtype=torch.int32) * self.scale  # (N,), what a zero point of 1 would add
+        self._sums = codes.sum(1, dtype=torch.int32)  # (N,), what a zero point of 1 would add
         packed = not _why_not_onednn(codes.device.type)
         self.kernel = ONEDNN if packed else PORTABLE if _inexact(INT_MM, codes.device.type) else INT_MM
         self._held = _pack_onednn(codes) if packed else codes
@@ -226,14 +226,14 @@ class Int8Weights:
         """x @ weight.T for float32 `x` (M, K) -> (M, N) float32: quantize, multiply integers, rescale."""
         codes, row_scale, zero_point = quantize_rows(x)
         # sum (q - zero_point) w = sum q w - zero_point sum w
-        return self.multiply(codes).addr_(zero_point[:, 0], self._sums, alpha=-1).mul_(row_scale)
+        return self.multiply(codes).addr_(zero_point[:, 0], self._sums * self.scale, alpha=-1).mul_(row_scale)
 
     def multiply(self, codes: Tensor, zero_point: int = 0) -> Tensor:
         """(codes - zero_point) @ weight.T for uint8 (M, K) -> (M, N) float32: exact in int32, then made float32."""
         if self.kernel == ONEDNN:
             return _onednn(codes, self._held, self.scale, zero_point)
-        sums = self._held.sum(1, dtype=torch.int32)  # `int_matmul` takes int8, q - 128
-        products = int_matmul((codes ^ 128).view(torch.int8), self._held.t()).add_(sums * (128 - zero_point))
+        moved = (codes ^ 128).view(torch.int8)  # `int_matmul` takes int8: q - 128
+        products = int_matmul(moved, self._held.t()).add_(self._sums * (128 - zero_point))
         return products.to(torch.float32).mul_(self.scale)
 
     def dequantize(self) -> Tensor:
