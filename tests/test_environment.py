@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # where conda-forge's name is another
 # conda-forge's playwright is not the Python one on every platform, and torchao must match the torch beside it.
-FROM_PIP = {"playwright", "torchao"}
+FROM_PIP = {"axe-playwright-python", "playwright", "torchao"}
 OPTIONAL = {
     "torch",
     "transformers",
