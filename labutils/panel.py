@@ -44,14 +44,15 @@ def frame(title: str, body: str = "", tone: str = "plain") -> str:
     colour = TONES[tone]
     return (
         f'<div role="status" style="border-left:4px solid {colour};background:{colour}1A;color:inherit;'
-        'padding:8px 14px;margin:4px 0;border-radius:0 6px 6px 0;max-width:820px;line-height:1.5">'
+        "padding:8px 14px;margin:4px 0;border-radius:0 6px 6px 0;max-width:820px;line-height:1.5;"
+        'overflow-wrap:break-word">'
         f'<div style="font-weight:600">{title}</div>{body}</div>'
     )
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
     """HTML of a small table of texts; cells are HTML already."""
-    cell = '<td style="text-align:left;vertical-align:top;padding:1px 14px 1px 0">'
+    cell = '<td style="text-align:left;vertical-align:top;padding:1px 14px 1px 0;white-space:normal">'
     body = "".join(f'<tr style="background:none">{"".join(f"{cell}{text}</td>" for text in row)}</tr>' for row in rows)
     return f'<table style="border:none;margin:4px 0">{body}</table>'
 

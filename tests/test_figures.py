@@ -7,7 +7,6 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from labutils import palette
 from labutils.figures import Picture, new_figure
 
 
@@ -35,16 +34,3 @@ def test_the_same_figure_gives_the_same_bytes_whatever_a_learner_did_to_matplotl
     before = drawn().png
     with matplotlib.rc_context({"axes.facecolor": "black", "savefig.dpi": 30, "savefig.transparent": True}):
         assert drawn().png == before
-
-
-def luminance(colour):
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-@pytest.mark.parametrize("name", ["ORIGINAL", "QUANTIZED", "THEORY", "GOOD", "INK"])
-def test_lines_stand_out_from_paper(name):
-    """3:1, which WCAG 2.1 (1.4.11) asks of graphical objects."""
-    colour = getattr(palette, name)
-    assert (luminance(palette.PAPER) + 0.05) / (luminance(colour) + 0.05) >= 3

@@ -116,14 +116,15 @@ def board() -> Panel:
 def _bar(lab: str, count: int, total: int, left: list[str]) -> str:
     from labutils import palette
 
-    still = f'<span style="opacity:.75">still open: {escape(", ".join(left))}</span>' if left else "complete"
+    still = f"still open: {escape(', '.join(left))}" if left else "complete"
     return (
-        '<div style="display:flex;align-items:center;gap:10px;font-weight:400">'
+        '<div style="display:flex;flex-wrap:wrap;align-items:baseline;gap:0 10px;margin:4px 0;font-weight:400">'
         f'<span style="flex:0 0 12em">{escape(lab)}</span>'
         f'<span role="img" aria-label="{count} of {total}" style="flex:0 0 160px;height:10px;border-radius:5px;'
         f'background:#8884"><span style="display:block;height:10px;border-radius:5px;background:{palette.GOOD};'
         f'width:{100 * count / total:.0f}%"></span></span>'
-        f'<span style="flex:0 0 3.5em">{count} of {total}</span>{still}</div>'
+        f'<span style="flex:0 0 3.5em">{count} of {total}</span>'
+        f'<span style="flex:1 1 16em;opacity:.75">{still}</span></div>'
     )
 
 

@@ -85,9 +85,10 @@ def judge_rounding(
     if steps[worst] > most + float32_noise(Scheme(num_bits, symmetric=symmetric).quant_max):
         where = ", ".join(str(int(i)) for i in worst)
         from_zero = "" if symmetric else f" and 0.0 has the code {zero_point},"
+        off = f"{steps[worst]:.3g} step{'s' if steps[worst] > 1 else ''}"
         raise Wrong(
             f"x[{where}] = {x[worst]:.6g} is {x[worst] / scale[worst]:.4g} steps of scale,{from_zero} "
-            f"but its code is {q[worst]}: off by {steps[worst]:.3g} steps, where at most {most:g} is lost"
+            f"but its code is {q[worst]}: off by {off}, where at most {most:g} is lost"
         )
 
 

@@ -23,6 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
+from traitlets import Unicode
 
 from labutils import guard, palette
 from labutils.checks.engine import Wrong
@@ -99,6 +100,16 @@ class Notches:
         )
 
 
+class TitledImage(widgets.Image):
+    """An image with a title, which takes the place of the alt text that ipywidgets' images lack.
+
+    ipywidgets makes a title of `tooltip` only for widgets that have a description; without one its JavaScript fails.
+    """
+
+    description = Unicode("").tag(sync=True)
+    tooltip = Unicode("").tag(sync=True)
+
+
 class Undone(Wrong):
     """The learner's function is still the stub: nothing to complain about."""
 
@@ -117,7 +128,11 @@ class Explorer:
 
     def __init__(self) -> None:
         self.controls = {name: slider.widget() for name, slider in self.sliders().items()}
-        self.picture = widgets.Image(format="png", layout={"width": "100%", "max_width": "900px"})
+        self.picture = TitledImage(
+            format="png",
+            tooltip=f"{self.title}. The numbers stand below.",
+            layout={"width": "calc(100% - 4px)", "max_width": "900px"},  # a widget has a margin of 2 pixels
+        )
         self.readout = widgets.HTML()
         with palette.look():
             self._figure = Figure(figsize=self.size, dpi=DPI, layout="constrained")

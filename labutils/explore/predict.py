@@ -34,11 +34,16 @@ class Prediction:
         if self.tolerance < 0:
             raise ValueError(f"tolerance must not be negative, got {self.tolerance:g}")
         self.entry = widgets.Text(
-            placeholder="your guess", continuous_update=False, tooltip=question, layout={"width": "130px"}
+            description="Your guess",
+            continuous_update=False,
+            tooltip=question,
+            style={"description_width": "initial"},
+            layout={"width": "220px"},
         )
         self.button = widgets.Button(description="Guess", tooltip="show the answer", layout={"width": "90px"})
         self.reply = widgets.HTML()
-        row = widgets.HBox([self.entry, widgets.Label(unit), self.button] if unit else [self.entry, self.button])
+        asking = [self.entry, widgets.Label(unit), self.button] if unit else [self.entry, self.button]
+        row = widgets.HBox(asking, layout={"flex_flow": "row wrap"})
         asked = widgets.HTML(frame(f"Predict: {escape(question)}", tone="plain"))
         self.widget = widgets.VBox([asked, row, self.reply])
         self.entry.observe(lambda change: self.guess(change["new"]), names="value")  # Enter, or leaving the field
