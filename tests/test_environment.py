@@ -29,6 +29,7 @@ OPTIONAL = {
     "transformers",
     "huggingface-hub",
 }  # imported inside functions that say what to do where they are missing
+OFFLINE = ROOT / "tools" / "offline.py"
 EXTRAS = PROJECT["optional-dependencies"]
 
 
@@ -182,3 +183,20 @@ def make_stamps(folder):
     (folder / ".venv" / "bin").mkdir(parents=True)
     for path in ("bin/pip", *(f".{extra}" for extra in EXTRAS)):
         (folder / ".venv" / path).touch()
+
+
+@pytest.mark.skipif(
+    subprocess.run([sys.executable, OFFLINE], capture_output=True).returncode, reason="no namespace can be made here"
+)
+def test_what_runs_offline_has_loopback_and_nothing_else():
+    code = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+    print("loopback")
+try:
+    socket.socket(type=socket.SOCK_DGRAM).connect(("192.0.2.1", 9))  # looks for a way there, and sends nothing
+except OSError as error:
+    print(error.strerror)
+"""
+    told = subprocess.run([sys.executable, OFFLINE, sys.executable, "-c", code], capture_output=True, text=True)
+    assert told.stdout == "loopback\nNetwork is unreachable\n", told.stderr
