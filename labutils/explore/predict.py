@@ -6,6 +6,7 @@ import math
 
 import ipywidgets as widgets
 
+from labutils.explore.compat import TOOLTIP, view
 from labutils.panel import escape, frame
 from labutils.scheme import real_number
 
@@ -34,7 +35,7 @@ class Prediction:
         if self.tolerance < 0:
             raise ValueError(f"tolerance must not be negative, got {self.tolerance:g}")
         self.entry = widgets.Text(
-            placeholder="your guess", continuous_update=False, tooltip=question, layout={"width": "130px"}
+            placeholder="your guess", continuous_update=False, **{TOOLTIP: question}, layout={"width": "130px"}
         )
         self.button = widgets.Button(description="Guess", tooltip="show the answer", layout={"width": "90px"})
         self.reply = widgets.HTML()
@@ -68,7 +69,7 @@ class Prediction:
         return f"{number:.4g} {self.unit}".strip()
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return (self.widget._repr_mimebundle_() or {}) | {"text/plain": repr(self)}
+        return view(self.widget) | {"text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return f"Predict: {self.question} (answer: {self._with_unit(self.answer)})"
