@@ -34,7 +34,7 @@ lab: .venv/.lab
 # Only what is marked `network` may reach out; with OFFLINE="python tools/offline.py" the rest could not if it tried.
 test: .venv/.test
 	@status=0; export $(RUN) OMP_NUM_THREADS=1; \
-	python -m pytest -m network tests/ || status=1; \
+	python -m pytest -m network tests/colab || status=1; \
 	$(OFFLINE) python -m pytest -n $(WORKERS) --dist loadscope -m "not network" tests/ || status=1; \
 	$(OFFLINE) python -m pytest -n $(WORKERS) --dist loadscope --nbval --nbval-current-env solutions/ || status=1; \
 	exit $$status
