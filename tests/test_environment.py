@@ -1,11 +1,17 @@
 """What is installed is said once: pip, conda, the constraints, make and CI agree."""
 
 import ast
+import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -139,6 +145,38 @@ def test_make_installs_again_when_what_is_needed_changes(changed, tmp_path):
     assert "pip install" in dry_run("lab", tmp_path)
 
 
+@pytest.mark.skipif(MAKE is None, reason="make is not installed")
+def test_make_lab_opens_jupyterlab_on_the_first_notebook(tmp_path):
+    """In a folder that looks like this one after its installation, with this environment's programs."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "notebooks"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / ".venv" / ".lab").touch()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    arguments = f"--no-browser --port={address.rpartition(':')[2]} --IdentityProvider.token=known"
+    with (
+        open(tmp_path / "log", "w+") as log,
+        subprocess.Popen(
+            [MAKE, "lab", f"LAB_ARGS={arguments}"],
+            cwd=tmp_path,
+            env=without_make() | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config")},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            first_page = fetch(address, process)
+            notebook = json.load(fetch(f"{address}/api/contents/notebooks/00_start_here.ipynb", process))
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+        log.seek(0)
+        assert first_page.url == f"{address}/lab/tree/notebooks/00_start_here.ipynb", log.read()
+    assert notebook["content"]["cells"][0]["source"].startswith("# 00 · Start here")
+
+
 def test_ci_and_the_workflow_call_the_same_make_targets():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
     job = workflow["jobs"]["test"]
@@ -174,8 +212,25 @@ def dry_run(target, folder):
         if not (folder / name).exists():
             shutil.copy(ROOT / name, folder / name)
     command = [MAKE, "--dry-run", "--no-print-directory", target]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, cwd=folder, env=without_make(), capture_output=True, text=True, check=True).stdout
+
+
+def without_make():
+    """Our environment, without what a make that runs the tests has put there."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+
+
+def fetch(address, server):
+    """The answer at an address, once the server is up."""
+    request = urllib.request.Request(address, headers={"Authorization": "token known"})
+    while server.poll() is None:
+        try:
+            return urllib.request.urlopen(request, timeout=60)
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"make lab ended with {server.returncode}")
 
 
 def make_stamps(folder):
