@@ -146,6 +146,15 @@ def test_make_installs_again_when_what_is_needed_changes(changed, tmp_path):
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
+def test_all_but_what_is_marked_network_runs_offline_if_asked(tmp_path):
+    asked = dry_run("test", tmp_path, "OFFLINE=without-a-network")
+    online, *offline = re.findall(r"(.*)python -m pytest (.*) \|\|", asked)
+    assert online[0].strip() == "" and "-m network" in online[1]
+    assert [before.strip() for before, _ in offline] == ["without-a-network"] * 2
+    assert '-m "not network"' in offline[0][1] and "solutions/" in offline[1][1]
+
+
+@pytest.mark.skipif(MAKE is None, reason="make is not installed")
 def test_make_lab_opens_jupyterlab_on_the_first_notebook(tmp_path):
     """In a folder that looks like this one after its installation, with this environment's programs."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "notebooks"):
@@ -206,12 +215,12 @@ def imports_of(path):
     return names
 
 
-def dry_run(target, folder):
+def dry_run(target, folder, *variables):
     """What `make target` would do in a checkout without .venv, or with the one already in `folder`."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         if not (folder / name).exists():
             shutil.copy(ROOT / name, folder / name)
-    command = [MAKE, "--dry-run", "--no-print-directory", target]
+    command = [MAKE, "--dry-run", "--no-print-directory", target, *variables]
     return subprocess.run(command, cwd=folder, env=without_make(), capture_output=True, text=True, check=True).stdout
 
 

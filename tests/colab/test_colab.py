@@ -60,6 +60,7 @@ def test_a_fork_changes_that_one_address_and_builds(monkeypatch):
 
 
 @pytest.mark.network
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 @pytest.mark.skipif(not (3, 11) <= sys.version_info < (3, 14), reason="Colab's versions have no wheels for this Python")
 class TestInItsEnvironment:
     """In this order: the package is missing, is installed by lab 01, is there for lab 05."""
