@@ -72,10 +72,10 @@ def _version(name: str) -> str | None:
 
 
 def _widgets() -> tuple[str, str]:
-    version = _version("ipywidgets")
-    if version is None or int(version.split(".")[0]) < 8:
+    version, jupyterlab = _version("ipywidgets"), _version("jupyterlab")
+    if version is None or (jupyterlab and int(version.split(".")[0]) < 8):  # Colab, which is no JupyterLab, has 7
         return "bad", f"ipywidgets {version or 'is missing'}; sliders need 8 or newer: `pip install -U ipywidgets`"
-    if _version("jupyterlab") and not _version("jupyterlab-widgets"):
+    if jupyterlab and not _version("jupyterlab-widgets"):
         return "bad", "jupyterlab-widgets is missing: `pip install jupyterlab-widgets`, then restart JupyterLab"
     return "ok", f"ipywidgets {version}"
 

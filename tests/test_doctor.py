@@ -20,9 +20,14 @@ def test_a_missing_package_is_named_with_its_cure(monkeypatch):
     assert "Something is missing" in found.html
 
 
-def test_old_widgets_are_noticed(monkeypatch):
+def test_widgets_too_old_for_jupyterlab_are_noticed(monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda name: "7.8.1")
     assert "sliders need 8 or newer" in doctor.diagnose().text
+
+
+def test_colabs_own_widgets_will_do(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", {"ipywidgets": "7.7.1"}.get)
+    assert "[ ok ] sliders: ipywidgets 7.7.1" in doctor.diagnose().text
 
 
 def test_torch_and_transformers_are_wished_for_and_not_demanded(monkeypatch):

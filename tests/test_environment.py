@@ -1,11 +1,17 @@
 """What is installed is said once: pip, conda, the constraints, make and CI agree."""
 
 import ast
+import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -29,6 +35,7 @@ OPTIONAL = {
     "transformers",
     "huggingface-hub",
 }  # imported inside functions that say what to do where they are missing
+OFFLINE = ROOT / "tools" / "offline.py"
 EXTRAS = PROJECT["optional-dependencies"]
 
 
@@ -138,6 +145,47 @@ def test_make_installs_again_when_what_is_needed_changes(changed, tmp_path):
     assert "pip install" in dry_run("lab", tmp_path)
 
 
+@pytest.mark.skipif(MAKE is None, reason="make is not installed")
+def test_all_but_what_is_marked_network_runs_offline_if_asked(tmp_path):
+    asked = dry_run("test", tmp_path, "OFFLINE=without-a-network")
+    online, *offline = re.findall(r"(.*)python -m pytest (.*) \|\|", asked)
+    assert online[0].strip() == "" and "-m network" in online[1]
+    assert [before.strip() for before, _ in offline] == ["without-a-network"] * 2
+    assert '-m "not network"' in offline[0][1] and "solutions/" in offline[1][1]
+
+
+@pytest.mark.skipif(MAKE is None, reason="make is not installed")
+def test_make_lab_opens_jupyterlab_on_the_first_notebook(tmp_path):
+    """In a folder that looks like this one after its installation, with this environment's programs."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "notebooks"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / ".venv" / ".lab").touch()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    arguments = f"--no-browser --port={address.rpartition(':')[2]} --IdentityProvider.token=known"
+    with (
+        open(tmp_path / "log", "w+") as log,
+        subprocess.Popen(
+            [MAKE, "lab", f"LAB_ARGS={arguments}"],
+            cwd=tmp_path,
+            env=without_make() | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config")},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            first_page = fetch(address, process)
+            notebook = json.load(fetch(f"{address}/api/contents/notebooks/00_start_here.ipynb", process))
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+        log.seek(0)
+        assert first_page.url == f"{address}/lab/tree/notebooks/00_start_here.ipynb", log.read()
+    assert notebook["content"]["cells"][0]["source"].startswith("# 00 · Start here")
+
+
 def test_ci_and_the_workflow_call_the_same_make_targets():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
     job = workflow["jobs"]["test"]
@@ -167,14 +215,31 @@ def imports_of(path):
     return names
 
 
-def dry_run(target, folder):
+def dry_run(target, folder, *variables):
     """What `make target` would do in a checkout without .venv, or with the one already in `folder`."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         if not (folder / name).exists():
             shutil.copy(ROOT / name, folder / name)
-    command = [MAKE, "--dry-run", "--no-print-directory", target]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+    command = [MAKE, "--dry-run", "--no-print-directory", target, *variables]
+    return subprocess.run(command, cwd=folder, env=without_make(), capture_output=True, text=True, check=True).stdout
+
+
+def without_make():
+    """Our environment, without what a make that runs the tests has put there."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+
+
+def fetch(address, server):
+    """The answer at an address, once the server is up."""
+    request = urllib.request.Request(address, headers={"Authorization": "token known"})
+    while server.poll() is None:
+        try:
+            return urllib.request.urlopen(request, timeout=60)
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"make lab ended with {server.returncode}")
 
 
 def make_stamps(folder):
@@ -182,3 +247,20 @@ def make_stamps(folder):
     (folder / ".venv" / "bin").mkdir(parents=True)
     for path in ("bin/pip", *(f".{extra}" for extra in EXTRAS)):
         (folder / ".venv" / path).touch()
+
+
+@pytest.mark.skipif(
+    subprocess.run([sys.executable, OFFLINE], capture_output=True).returncode, reason="no namespace can be made here"
+)
+def test_what_runs_offline_has_loopback_and_nothing_else():
+    code = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+    print("loopback")
+try:
+    socket.socket(type=socket.SOCK_DGRAM).connect(("192.0.2.1", 9))  # looks for a way there, and sends nothing
+except OSError as error:
+    print(error.strerror)
+"""
+    told = subprocess.run([sys.executable, OFFLINE, sys.executable, "-c", code], capture_output=True, text=True)
+    assert told.stdout == "loopback\nNetwork is unreachable\n", told.stderr

@@ -116,9 +116,11 @@ def heading(path: Path) -> str:
 def setup() -> str:
     return (
         "# On Colab this installs the course's package; where it is installed already, it does nothing.\n"
-        "import importlib.util\n\n"
-        'if importlib.util.find_spec("labutils") is None:\n'
-        f'    %pip install -q "quantization-labs @ git+{source_url()}"'
+        "from importlib.util import find_spec\n\n"
+        'if find_spec("labutils") is None:\n'
+        f'    %pip install -q "quantization-labs @ git+{source_url()}"\n'
+        '    if find_spec("labutils") is None:\n'
+        '        raise RuntimeError("The package was not installed: that needs a network and git. See above for more.")'
     )
 
 

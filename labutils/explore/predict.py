@@ -6,6 +6,7 @@ import math
 
 import ipywidgets as widgets
 
+from labutils.explore.compat import TOOLTIP, view
 from labutils.panel import escape, frame
 from labutils.scheme import real_number
 
@@ -36,7 +37,7 @@ class Prediction:
         self.entry = widgets.Text(
             description="Your guess",
             continuous_update=False,
-            tooltip=question,
+            **{TOOLTIP: question},
             style={"description_width": "initial"},
             layout={"width": "220px"},
         )
@@ -73,7 +74,7 @@ class Prediction:
         return f"{number:.4g} {self.unit}".strip()
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return (self.widget._repr_mimebundle_() or {}) | {"text/plain": repr(self)}
+        return view(self.widget) | {"text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return f"Predict: {self.question} (answer: {self._with_unit(self.answer)})"

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 import types
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -38,8 +40,14 @@ def installed(monkeypatch, *paths):
     monkeypatch.setattr(minilm, "PLACES", (minilm._installed,))
 
 
-def hub(monkeypatch, download):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download))
+def hub(monkeypatch, download, cached=None, answer=lambda url, timeout: None):
+    stand_in = types.SimpleNamespace(
+        hf_hub_download=download,
+        hf_hub_url=lambda repository, name, revision: f"{repository}/{revision}/{name}",
+        get_hf_file_metadata=answer,
+        try_to_load_from_cache=lambda repository, name, revision: cached,
+    )
+    monkeypatch.setitem(sys.modules, "huggingface_hub", stand_in)
     monkeypatch.setattr(minilm, "PLACES", (minilm._hub,))
 
 
@@ -84,7 +92,40 @@ def test_what_is_installed_is_taken_before_the_network_is_asked(file, monkeypatc
     assert "installed" in feed_forward_weight().source
 
 
+def test_what_the_hub_gave_once_is_not_asked_for_again(file, monkeypatch):
+    def unasked(*args, **kwargs):
+        pytest.fail("it is in the cache")
+
+    hub(monkeypatch, unasked, cached=str(file), answer=unasked)
+    assert feed_forward_weight().model == "MiniLM"
+
+
 # --- where it is not ---
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(file, monkeypatch):
+    """By itself, its package asks seven times in half a minute, and a lab asks for more than one matrix."""
+    package = pytest.importorskip("huggingface_hub")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    server.asked = []
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(package, "hf_hub_url", lambda *args, **kwargs: f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(package, "try_to_load_from_cache", lambda *args, **kwargs: None)
+    monkeypatch.setattr(minilm, "PLACES", (minilm._hub,))
+    weight = feed_forward_weight()
+    server.shutdown()
+    server.server_close()
+    assert server.asked == ["HEAD"]
+    assert weight.model == "digits network" and "503" in weight.source
+
+
+class Refusing(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.server.asked.append(self.command)
+        self.send_error(503)
+
+    def log_message(self, *args):
+        pass
 
 
 def test_without_minilm_the_digits_network_stands_in_and_says_so(file, monkeypatch):
