@@ -82,8 +82,8 @@ def call(function: Callable, *args: Any, time_limit: float = 5.0, **kwargs: Any)
             result.append(Outcome(error=error))
 
     worker = threading.Thread(target=run, daemon=True, name=f"call of {getattr(function, '__name__', function)!s:.40}")
-    with _own_world(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _displays_nothing():
-        warnings.simplefilter("ignore")
+    with world_kept(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _displays_nothing():
+        _isolate()
         try:
             worker.start()
             worker.join(time_limit)
@@ -131,18 +131,23 @@ def _frames(thread: threading.Thread) -> Iterator:
 
 
 @contextlib.contextmanager
-def _own_world() -> Iterator[None]:
-    """A world in which a call may do as it likes: nobody to ask, memory within reason, and all of KEPT put back."""
+def world_kept() -> Iterator[None]:
+    """What is changed within of KEPT and of the filters for warnings, is put back."""
     kept = [(restore, read()) for read, restore in KEPT.values()]
     with warnings.catch_warnings():
         try:
-            builtins.input, sys.stdin = _nobody_to_ask, io.StringIO()
-            _limit_memory()
             yield
         finally:
             for restore, value in kept:
                 with contextlib.suppress(Exception):  # a folder that was removed, say: the rest is put back
                     restore(value)
+
+
+def _isolate() -> None:
+    """Nobody to ask, no warnings, memory within reason. `world_kept` ends it."""
+    builtins.input, sys.stdin = _nobody_to_ask, io.StringIO()
+    warnings.simplefilter("ignore")
+    _limit_memory()
 
 
 def _nobody_to_ask(*prompt: Any) -> str:
@@ -162,7 +167,7 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (min(most), limit[1]))
 
 
-# Of these modules and classes, functions that were replaced or deleted come back. What a learner adds, and data, stays.
+# Functions of these modules and classes that were replaced or deleted come back; data stays as it was left.
 MODULES = ("builtins", "math", "numpy", "numpy.linalg", "numpy.random", "torch", "torch.nn", "torch.nn.functional")
 CLASSES = ("Tensor", "nn.Module", "nn.Linear")  # of torch
 
@@ -180,6 +185,9 @@ def _owners(modules: int) -> list:
 
 def _put_functions_back(functions: list[tuple[Any, dict]]) -> None:
     for owner, before in functions:
+        if isinstance(owner, type):  # what is new in a class may hide what it inherits
+            for name in vars(owner).keys() - before.keys():
+                delattr(owner, name)
         for name, value in _lost(before, vars(owner)):
             if callable(value):
                 setattr(owner, name, value)
@@ -197,10 +205,9 @@ def _put_modules_back(before: dict[str, ModuleType]) -> None:
 
 
 def _put_environment_back(before: dict[str, str]) -> None:
-    if os.environ != before:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
+    for name, value in before.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 def _torch() -> ModuleType | None:
@@ -233,8 +240,9 @@ def _close_new_figures(before: list[int]) -> None:
         sys.modules["matplotlib.pyplot"].close(number)
 
 
-# What a call may change, and finds changed back: name -> (read, restore). Left to the learner are their own variables
-# and modules, files, threads and processes that they start, and settings that no other cell can feel.
+# What a call may change, and finds changed back: name -> (read, restore). What is new stays: a library that is imported
+# first in a call adds names, modules and variables. Left to the learner are their own variables, and the files, threads
+# and processes that they make.
 KEPT: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "imported modules": (sys.modules.copy, _put_modules_back),
     "functions": (_functions, _put_functions_back),

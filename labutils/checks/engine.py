@@ -114,6 +114,7 @@ class _Answer:
     printed: str = ""
 
 
+@guard.world_kept()  # cases, judges and misconceptions draw random numbers too
 def examine(submission: Callable, exercise: Exercise, time_limit: float = TIME_LIMIT) -> Report:
     """Judge `submission` by `exercise`. Pure: shows nothing, records nothing, and raises for no submission."""
     cases = list(exercise.cases())
@@ -123,9 +124,7 @@ def examine(submission: Callable, exercise: Exercise, time_limit: float = TIME_L
     end = time.monotonic() + ALL_CASES * time_limit
     for case in cases:
         if not untried and time.monotonic() > end:
-            untried = (
-                f"not tried: the cases before it took more than {ALL_CASES * time_limit:g} seconds, look for loops"
-            )
+            untried = f"not tried: the cases before it took {ALL_CASES * time_limit:g} seconds, look for slow loops"
         if untried:
             results.append(CaseResult(case.name, False, untried))
             continue
@@ -221,6 +220,11 @@ def read_answer(read: Callable[[Any], dict], value: Any, call: Callable = guard.
     raise Wrong(f"what it returned cannot be read: {call(error_text, outcome.error).value}")
 
 
+def _parameters(function: Callable) -> list[str]:
+    bare = (p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values())
+    return [str(parameter) for parameter in bare]
+
+
 UNFINISHED: dict[type, str] = {
     types.CoroutineType: "a coroutine: begin with `def`, without `async`",
     types.AsyncGeneratorType: "an async generator: begin with `def`, without `async`, and end with `return`",
@@ -242,16 +246,16 @@ def brief(text: str) -> str:
 
 def error_text(error: BaseException) -> str:
     """An exception in a line or so: 'ValueError: no'."""
-    if isinstance(error, MemoryError):
-        return brief(f"not enough memory. {error}".rstrip(". "))
     text = str(error)[:LENGTH]
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:  # torch raises a RuntimeError
+        return f"MemoryError: more memory than there is for it. {text}".rstrip(". ")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _told(function: Callable, error: BaseException, exercise: Exercise) -> str:
     where = _line_in(function, error)
     if isinstance(error, TypeError) and not where and exercise.name.islower():
-        where = f"; it is called as `{exercise.name}{inspect.signature(exercise.reference)}`"
+        where = f"; it is called as `{exercise.name}({', '.join(_parameters(exercise.reference))})`"
     return f"it raised {error_text(error)}{where}"
 
 
@@ -365,8 +369,10 @@ def describe(value: Any) -> str:
         return "None"
     if array_api_compat.is_array_api_obj(value):
         return f"an array of shape {tuple(value.shape)!s:.60}"
-    if type(value) in (bool, int, float, str) and len(shown := repr(value)) <= 60:
-        return f"the {type(value).__name__} {shown}"
+    if type(value) is int and value.bit_length() > 200:  # of thousands of digits Python makes no text
+        return f"an int of {value.bit_length()} bits"
+    if type(value) in (bool, int, float, str):
+        return f"the {type(value).__name__} {value!r:.60}"
     if isinstance(value, type):
         return f"the class {value.__name__:.60}"
     return f"a {type(value).__name__:.60}"

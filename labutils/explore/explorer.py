@@ -214,7 +214,8 @@ def ask(function: Callable, read: Callable[[Any], dict], *args: Any) -> dict:
     def call(function: Callable, *args: Any) -> guard.Outcome:
         return guard.call(function, *args, time_limit=TIME_LIMIT)
 
-    outcome = call(function, *args)
+    own = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]  # it may write into what it is given
+    outcome = call(function, *own)
     name = getattr(function, "__name__", "your function")
     if outcome.undone:
         raise Undone(f"`{name}` is not done yet: once it is, the sliders run it")
