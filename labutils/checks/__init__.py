@@ -53,7 +53,7 @@ def check(submission: Callable) -> None:
     report = examine(submission)
     show(panel(report))
     if report.passed:
-        if not _grading():  # the grader's own progress is nobody's, and a warning about its file would cost the points
+        if not _grading():  # the grader's own progress is nobody's, and a warning about it would cost the points
             progress.record(report.exercise)
     elif not report.undone or _grading():
         raise CheckFailed(report)

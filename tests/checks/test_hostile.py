@@ -32,7 +32,8 @@ released = threading.Event()  # what cannot be stopped ends with the module
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _release():
+def _module():
+    engine.examine(right, EXERCISE)  # what is imported and built once
     yield
     released.set()
 
@@ -538,6 +539,7 @@ def returning(value):
 
 def world():
     """What other cells would feel if it changed."""
+    state = np.random.get_state()  # noqa: NPY002
     functions = {
         f"{owner.__name__}.{name}": id(value)
         for owner in (
@@ -568,8 +570,7 @@ def world():
         "signals": signal.getsignal(signal.SIGINT),
         "print options": np.get_printoptions(),
         "error state": np.geterr(),
-        "random": (random.getstate(), str(np.random.get_state())  # noqa: NPY002
- , torch.get_rng_state().tolist()),
+        "random": (random.getstate(), state[1].tobytes(), state[2], torch.get_rng_state().numpy().tobytes()),
         "torch": (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()),
         "figures": plt.get_fignums(),
         "memory limit": guard._memory_limit(),
@@ -610,7 +611,6 @@ def test_it_gets_a_sentence_and_the_world_stays(name, capfd):
     submission, sentence = CALLS[name]
     if "MemoryError" in (sentence or "") and not ON_LINUX:
         pytest.skip("only Linux lets a process limit its memory")
-    engine.examine(right, EXERCISE)  # what is imported and built once
     before = world()
     found = engine.examine(submission, EXERCISE, limit_for(sentence))
     assert differences(before, world()) == {}
