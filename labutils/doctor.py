@@ -26,7 +26,7 @@ class Finding:
 
 
 def diagnose() -> Panel:
-    """Look at what the labs stand on, from Python to the progress file; return the findings.
+    """Look at what the labs stand on, from Python to the progress folder; return the findings.
 
     A finding never raises: what fails is reported as `bad`, with what to do.
     """
@@ -101,11 +101,12 @@ def _network() -> tuple[str, str]:
 
 
 def _progress() -> tuple[str, str]:
-    folder = progress.path().parent
+    folder = progress.path()
     while not folder.exists():
         folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        return "note", f"{progress.path()} cannot be written: passed checks are not remembered"
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        told = f"let the environment variable {progress.VARIABLE} name a folder that can be"
+        return "note", f"{progress.path()} cannot be written, so passed checks are not remembered: {told}"
     return "ok", f"kept in {progress.path()}"
 
 

@@ -1,6 +1,7 @@
-"""Which exercises a learner has passed, in a small file of their own.
+"""Which exercises a learner has passed: a folder of their own, with an empty file for each, named like the exercise.
 
-The file is a convenience and never a trap: deleted, damaged or not writable, the labs go on, and say so.
+So several notebooks may record at the same moment, and nothing is lost, torn or misread. The folder is a convenience
+and never a trap: where it is gone or cannot be written, the labs go on, and say so.
 """
 
 from __future__ import annotations
@@ -8,65 +9,67 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
+import shutil
 import warnings
 from pathlib import Path
 
 import platformdirs
 
-VARIABLE = "LABUTILS_PROGRESS"  # an environment variable that names another file
+VARIABLE = "LABUTILS_PROGRESS"  # an environment variable that names another folder
 
 
 def path() -> Path:
-    """Where progress is kept: the user's data folder, or the file that LABUTILS_PROGRESS names."""
+    """Where progress is kept: a folder among the user's data, or the one that LABUTILS_PROGRESS names."""
     named = os.environ.get(VARIABLE)
-    return Path(named) if named else platformdirs.user_data_path("quantization-labs") / "progress.json"
+    return Path(named) if named else platformdirs.user_data_path("quantization-labs") / "progress"
 
 
 def passed() -> set[str]:
-    """The names of the exercises passed so far. A damaged file is set aside as *.damaged, and counts as empty."""
-    file = path()
+    """The names of the exercises passed so far."""
     try:
-        names = json.loads(file.read_text(encoding="utf-8"))["passed"]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("'passed' must be a list of names")
-        return set(names)
+        return {file.name for file in path().iterdir()} | _earlier()
     except FileNotFoundError:
-        return set()
+        return _earlier()
     except OSError as error:
-        warnings.warn(f"progress could not be read from {file}: {error.strerror}", stacklevel=2)
-        return set()
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        aside = file.with_name(file.name + ".damaged")
-        try:
-            os.replace(file, aside)
-            told = f"it was kept as {aside.name}, and a new one is begun"
-        except OSError:
-            told = "it is left as it is"
-        warnings.warn(f"the progress file {file.name} could not be understood ({error}): {told}", stacklevel=2)
-        return set()
+        _warn("read from", error)
+        return _earlier()
 
 
 def record(name: str) -> None:
-    """Add the exercise `name` to those passed. Written beside and moved into place, so that no reader sees half."""
-    file, names = path(), passed()
-    if name in names:
-        return
-    beside = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}")
+    """Add the exercise `name` to those passed."""
+    folder = path()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps({"passed": sorted(names | {name})}, indent=2) + "\n", encoding="utf-8")
-        os.replace(beside, file)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        warnings.warn(f"progress could not be saved to {file}: {error.strerror}", stacklevel=2)
+        _warn("saved to", error)
 
 
 def forget() -> None:
-    """Start again: remove the file, if there is one."""
-    file = path()
+    """Start again: remove the folder, if there is one."""
     try:
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path())
+        _file().unlink(missing_ok=True)
     except OSError as error:
-        warnings.warn(f"progress could not be removed from {file}: {error.strerror}", stacklevel=2)
+        _warn("removed from", error)
+
+
+def _file() -> Path:
+    """The one file, progress.json, in which earlier versions of the course kept it, beside where the folder is now."""
+    return path().with_name("progress.json")
+
+
+def _earlier() -> set[str]:
+    try:
+        return set(map(str, json.loads(_file().read_text(encoding="utf-8"))["passed"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()
+
+
+def _warn(done: str, error: OSError) -> None:
+    warnings.warn(
+        f"progress could not be {done} {path()} ({error.strerror}). The labs work without it. To keep it elsewhere, "
+        f"let the environment variable {VARIABLE} name a folder that can be written.",
+        stacklevel=3,
+    )

@@ -1,4 +1,4 @@
-"""What all tests share: repeatable examples, a progress file of their own, and MiniLM."""
+"""What all tests share: repeatable examples, a progress folder of their own, and MiniLM."""
 
 import os
 
@@ -16,7 +16,7 @@ settings.load_profile("course")
 @pytest.fixture(autouse=True)
 def own_progress(monkeypatch, tmp_path):
     """No test touches what the user has passed."""
-    monkeypatch.setenv("LABUTILS_PROGRESS", str(tmp_path / "progress.json"))
+    monkeypatch.setenv("LABUTILS_PROGRESS", str(tmp_path / "progress"))
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def _server(scratch: Path, source: Path, dark: bool) -> Iterator[str]:
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     environment = os.environ | {
-        "LABUTILS_PROGRESS": str(scratch / "progress.json"),
+        "LABUTILS_PROGRESS": str(scratch / "progress"),
         "JUPYTER_CONFIG_DIR": str(scratch / "config"),
         "IPYTHONDIR": str(scratch / "ipython"),
     }

@@ -179,7 +179,7 @@ def executed(lesson: NotebookNode) -> NotebookNode:
 
     notebook = copy.deepcopy(lesson)
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ["LABUTILS_PROGRESS"] = str(Path(scratch) / "progress.json")
+        os.environ["LABUTILS_PROGRESS"] = str(Path(scratch) / "progress")
         NotebookClient(
             notebook,
             timeout=600,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from labutils import answers, progress
 from labutils.checks import engine
 from labutils.checks.engine import Exercise, Report
-from labutils.checks.report import CheckFailed, panel
+from labutils.checks.report import CheckFailed, NoSuchExercise, NotCheckable, panel
 from labutils.panel import Panel, escape, frame, show
 
 LABS = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith("lab"))
@@ -31,7 +31,7 @@ def examine(submission: Callable, time_limit: float = engine.TIME_LIMIT) -> Repo
     >>> examine(storage_bytes).diagnosis
     'bits taken for bytes'
 
-    TypeError for what is not a function or class, LookupError for a name that no exercise has.
+    TypeError for what is not the function or class that is due, LookupError for a name that no exercise has.
     """
     return engine.examine(submission, find(submission), time_limit)
 
@@ -53,7 +53,7 @@ def check(submission: Callable) -> None:
     report = examine(submission)
     show(panel(report))
     if report.passed:
-        if not _grading():  # the grader's own progress is nobody's, and a warning about its file would cost the points
+        if not _grading():  # the grader's own progress is nobody's, and a warning about it would cost the points
             progress.record(report.exercise)
     elif not report.undone or _grading():
         raise CheckFailed(report)
@@ -80,15 +80,22 @@ def or_reference(submission: Callable) -> Callable:
 
 def find(submission: Callable) -> Exercise:
     """The exercise that a function or class belongs to, by its name."""
-    if not callable(submission):
-        raise TypeError(
+    name = getattr(submission, "__name__", None)
+    if not callable(submission) or not isinstance(name, str):
+        raise NotCheckable(
             f"check takes the function itself, as in check(quantize_symmetric); got {engine.describe(submission)}"
         )
-    name = getattr(submission, "__name__", type(submission).__name__)
+    if name == "<lambda>":
+        raise NoSuchExercise("a lambda has no name by which its exercise could be found: write it with `def`")
     if name not in EXERCISES:
         near = difflib.get_close_matches(name, EXERCISES, n=1)
         meant = f"; did you mean {near[0]}?" if near else "."
-        raise LookupError(f"no exercise is called {name!r}{meant} The exercises are: {', '.join(EXERCISES)}")
+        raise NoSuchExercise(
+            f"no exercise is called {engine.brief(name)!r}{meant} The exercises are: {', '.join(EXERCISES)}"
+        )
+    due, came = "class" if name[0].isupper() else "function", "class" if isinstance(submission, type) else "function"
+    if due != came:
+        raise NotCheckable(f"{name} should be a {due}, but it is a {came}")
     return EXERCISES[name]
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import time
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,8 @@ import numpy as np
 from labutils import guard
 
 TIME_LIMIT = 5.0  # seconds a case
+ALL_CASES = 6  # time limits that all cases may take together
+LENGTH = 400  # characters that a complaint may take: what it quotes may be of any size
 
 
 class Wrong(Exception):
@@ -110,31 +114,42 @@ class _Answer:
     printed: str = ""
 
 
+@guard.world_kept()  # cases, judges and misconceptions draw random numbers too
 def examine(submission: Callable, exercise: Exercise, time_limit: float = TIME_LIMIT) -> Report:
     """Judge `submission` by `exercise`. Pure: shows nothing, records nothing, and raises for no submission."""
     cases = list(exercise.cases())
     answers: list[_Answer] = []
     results: list[CaseResult] = []
+    untried = ""
+    end = time.monotonic() + ALL_CASES * time_limit
     for case in cases:
-        if answers and answers[-1].kind in ("hangs", "undone"):
-            results.append(CaseResult(case.name, False, "not tried, after the case above"))
+        if not untried and time.monotonic() > end:
+            untried = f"not tried: the cases before it took {ALL_CASES * time_limit:g} seconds, look for slow loops"
+        if untried:
+            results.append(CaseResult(case.name, False, untried))
             continue
         answer = _answer(submission, case, exercise, lambda f, *a, **k: guard.call(f, *a, time_limit=time_limit, **k))
         answers.append(answer)
         complaint = answer.complaint or _complaint(answer.value, case, exercise)
         results.append(CaseResult(case.name, not complaint, complaint))
-    if answers[0].kind == "undone":
+        if answer.kind in LAST:
+            untried = "not tried, after the case above"
+    if answers[0].kind == UNDONE:
         return Report(exercise.name, False, tuple(results), undone=True)
     failing = [i for i, answer in enumerate(answers) if not results[i].passed]
-    named = _diagnose(answers, failing, cases, exercise) if failing else None
+    named = _diagnose(answers, failing, cases, exercise) if failing and answers[failing[0]].kind not in LAST else None
     return Report(
         exercise=exercise.name,
-        passed=not failing,
+        passed=all(result.passed for result in results),
         cases=tuple(results),
         diagnosis=named.name if named else None,
         hint=named.hint if named else None,
         printed=answers[failing[0]].printed if failing else "",
     )
+
+
+# Kinds of failure after which no other case is tried. No misconception fails so.
+HANGS, UNDONE, NO_TORCH = LAST = ("hangs", "undone", "no torch")
 
 
 def _diagnose(
@@ -145,13 +160,19 @@ def _diagnose(
     Explaining is answering alike. A submission may make two mistakes at once: then one is named that accounts for what
     is shown first, and the next check names the other.
     """
+
+    def alike(misconception: Misconception, i: int) -> bool:
+        return _alike(_answer(misconception.wrong, cases[i], exercise, _plainly), answers[i])
+
+    passing = [i for i in range(len(answers)) if i not in failing]
     best, best_score = None, (0, 0)
     for misconception in exercise.misconceptions:
-        made = [_answer(misconception.wrong, case, exercise, _plainly) for case in cases[: len(answers)]]
-        alike = [_alike(mine, theirs) for mine, theirs in zip(made, answers, strict=True)]
-        if not alike[failing[0]]:
-            continue
-        score = (sum(alike[i] for i in failing), sum(alike))
+        score = len(failing), len(answers)  # alike in failing cases, in all cases: counted down, to stop early
+        for i in (*failing, *passing):
+            if score <= best_score:
+                break
+            if not alike(misconception, i):
+                score = (0, 0) if i == failing[0] else (score[0] - (i in failing), score[1] - 1)
         if score > best_score:
             best, best_score = misconception, score
     return best
@@ -163,20 +184,79 @@ def _answer(function: Callable, case: Case, exercise: Exercise, call: Callable) 
     outcome = call(exercise.run, function, *args, **kwargs)
     error = outcome.error
     if outcome.undone:
-        return _Answer(None, "undone", "not done yet", outcome.printed)
+        return _Answer(None, UNDONE, "not done yet", outcome.printed)
     if outcome.timed_out:
-        return _Answer(None, "hangs", f"it gave {error}: is there a loop that never ends?", outcome.printed)
+        return _Answer(None, HANGS, f"it gave {error}. Is there a loop that never ends?", outcome.printed)
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        told = "this exercise needs torch, which is not installed: `pip install torch`, then restart the kernel"
+        return _Answer(None, NO_TORCH, told, outcome.printed)
     if error is not None:
-        where = _line_in(function, error)
-        told = f"it raised {type(error).__name__}: {error}" if str(error) else f"it raised {type(error).__name__}"
-        return _Answer(None, type(error).__name__, f"{told}{where}", outcome.printed)
+        told = call(_told, function, error, exercise).value or f"it raised {type(error).__name__}"
+        return _Answer(None, type(error).__name__, brief(told), outcome.printed)
     changed = _changed((args, kwargs), (case.args, case.kwargs))
     if changed:
         return _Answer(None, "changes its input", "it changed the array it was given: work on a copy", outcome.printed)
     try:
-        return _Answer(exercise.read(outcome.value), "", "", outcome.printed)
+        return _Answer(read_answer(exercise.read, outcome.value, call), "", "", outcome.printed)
+    except _Endless as endless:
+        return _Answer(None, HANGS, str(endless), outcome.printed)
     except Wrong as wrong:
         return _Answer(None, str(wrong), str(wrong), outcome.printed)
+
+
+class _Endless(Wrong):
+    """Reading an answer came to no end."""
+
+
+def read_answer(read: Callable[[Any], dict], value: Any, call: Callable = guard.call) -> dict:
+    """What `read` makes of a returned value, or Wrong. Guarded as well: an object may do anything when looked at."""
+    outcome = call(_read_finished, read, value)
+    if isinstance(outcome.error, Wrong):
+        raise Wrong(brief(str(outcome.error)))
+    if outcome.error is None:
+        return outcome.value
+    if outcome.timed_out:
+        raise _Endless(f"what it returned cannot be read: {outcome.error}")
+    raise Wrong(f"what it returned cannot be read: {call(error_text, outcome.error).value}")
+
+
+def _parameters(function: Callable) -> list[str]:
+    bare = (p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values())
+    return [str(parameter) for parameter in bare]
+
+
+UNFINISHED: dict[type, str] = {
+    types.CoroutineType: "a coroutine: begin with `def`, without `async`",
+    types.AsyncGeneratorType: "an async generator: begin with `def`, without `async`, and end with `return`",
+    types.GeneratorType: "a generator: end with `return`, without `yield`",
+}
+
+
+def _read_finished(read: Callable[[Any], dict], value: Any) -> dict:
+    if type(value) in UNFINISHED:
+        if isinstance(value, types.CoroutineType):
+            value.close()  # else Python warns that nobody waited for it
+        raise Wrong(f"it returned {UNFINISHED[type(value)]}")
+    return read(value)
+
+
+def brief(text: str) -> str:
+    return text if len(text) <= LENGTH else f"{text[: LENGTH - 3]}..."
+
+
+def error_text(error: BaseException) -> str:
+    """An exception in a line or so: 'ValueError: no'."""
+    text = str(error)[:LENGTH]
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:  # torch raises a RuntimeError
+        return f"MemoryError: more memory than there is for it. {text}".rstrip(". ")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _told(function: Callable, error: BaseException, exercise: Exercise) -> str:
+    where = _line_in(function, error)
+    if isinstance(error, TypeError) and not where and exercise.name.islower():
+        where = f"; it is called as `{exercise.name}({', '.join(_parameters(exercise.reference))})`"
+    return f"it raised {error_text(error)}{where}"
 
 
 def _own(value: Any) -> Any:
@@ -200,7 +280,7 @@ def _complaint(value: dict, case: Case, exercise: Exercise) -> str:
     try:
         exercise.judge(value, case)
     except Wrong as wrong:
-        return str(wrong)
+        return brief(str(wrong))
     return ""
 
 
@@ -219,12 +299,14 @@ def _line_in(function: Callable, error: BaseException) -> str:
 
 def _changed(after: Any, before: Any) -> bool:
     """Whether an array anywhere in the arguments is no longer what it was."""
+    if type(after) is not type(before):
+        return True
     if isinstance(before, np.ndarray):
         return after.shape != before.shape or after.dtype != before.dtype or after.tobytes() != before.tobytes()
     if isinstance(before, (tuple, list)):
-        return any(_changed(a, b) for a, b in zip(after, before, strict=True))
+        return len(after) != len(before) or any(_changed(a, b) for a, b in zip(after, before))
     if isinstance(before, dict):
-        return any(_changed(after.get(key), value) for key, value in before.items())
+        return after.keys() != before.keys() or any(_changed(after[key], value) for key, value in before.items())
     return False
 
 
@@ -251,11 +333,12 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
 
 def as_array(value: Any, name: str) -> np.ndarray:
     """A returned array as NumPy, whether it was NumPy, torch or a number; Wrong for what is none of these."""
-    if array_api_compat.is_torch_array(value):
-        value = value.detach().cpu().numpy()
     if value is None or isinstance(value, (str, bytes, dict, set, list, tuple)) or callable(value):
         raise Wrong(f"{name} should be an array, but it is {describe(value)}")
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value.detach().cpu().numpy() if array_api_compat.is_torch_array(value) else value)
+    except Exception as error:
+        raise Wrong(f"{name} is {describe(value)}, of which NumPy cannot make an array: {error_text(error)}") from None
     if array.dtype.kind not in "iufb":
         raise Wrong(f"{name} should hold numbers, but its dtype is {array.dtype}")
     return array
@@ -281,14 +364,18 @@ def parts(value: Any, names: tuple[str, ...]) -> tuple:
 
 
 def describe(value: Any) -> str:
-    """A value in a few words: 'an array of shape (3,)', 'the string 'a'', 'None'."""
+    """A value in a few words: 'an array of shape (3,)', 'the str 'a'', 'None'."""
     if value is None:
         return "None"
     if array_api_compat.is_array_api_obj(value):
-        return f"an array of shape {tuple(value.shape)}"
-    if isinstance(value, (bool, int, float, str)):
+        return f"an array of shape {tuple(value.shape)!s:.60}"
+    if type(value) is int and value.bit_length() > 200:  # of thousands of digits Python makes no text
+        return f"an int of {value.bit_length()} bits"
+    if type(value) in (bool, int, float, str):
         return f"the {type(value).__name__} {value!r:.60}"
-    return f"a {type(value).__name__}"
+    if isinstance(value, type):
+        return f"the class {value.__name__:.60}"
+    return f"a {type(value).__name__:.60}"
 
 
 def place(where: tuple) -> str:

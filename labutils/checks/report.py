@@ -6,17 +6,32 @@ from labutils.checks.engine import Report
 from labutils.panel import Panel, escape, frame, prose
 
 
-class CheckFailed(AssertionError):
+class Told:
+    """An exception that a notebook shows as its message alone, without the traceback."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for this before it formats a traceback
+        return [f"{type(self).__name__}: {self}"]
+
+
+class NotCheckable(Told, TypeError):
+    """What was handed to a check is not what the exercise asks for."""
+
+
+class NoSuchExercise(Told, LookupError):
+    """No exercise has this name."""
+
+
+class CheckFailed(Told, AssertionError):
     """A failed check. Its text is the count, the first failing case and the hint.
 
-    In a notebook it shows as one line with no traceback, since the panel above it has said the rest.
+    In a notebook it shows as one line, since the panel above it has said the rest.
     """
 
     def __init__(self, report: Report):
         self.report = report
         super().__init__(summary(report))
 
-    def _render_traceback_(self) -> list[str]:  # IPython asks for this before it formats a traceback
+    def _render_traceback_(self) -> list[str]:
         mistake = f" It looks like this: {self.report.diagnosis}." if self.report.diagnosis else ""
         return [f"CheckFailed: {summary(self.report).splitlines()[0]}{mistake}"]
 
@@ -34,10 +49,17 @@ def summary(report: Report) -> str:
     if report.passed:
         return f"{report.exercise}: all {right} cases pass."
     first = report.first_failure
-    lines = [f"{report.exercise}: {right} of {len(report.cases)} cases pass.", f"{first.name}: {first.detail}."]
+    lines = [
+        f"{report.exercise}: {right} of {len(report.cases)} cases pass.",
+        f"{first.name}: {sentence(first.detail)}",
+    ]
     if report.hint:
         lines.append(f"It looks like this: {report.diagnosis}. {report.hint}")
     return "\n".join(lines)
+
+
+def sentence(detail: str) -> str:
+    return detail if detail.endswith(("?", "...")) else f"{detail}."
 
 
 def text(report: Report) -> str:
@@ -57,7 +79,7 @@ def _html(report: Report) -> str:
     if report.passed:
         return frame(f"✓ {name}: all {total} cases pass", _fold("What was checked", _case_list(report)), "good")
     first = report.first_failure
-    body = f'<div style="margin-top:4px"><b>{prose(first.name)}:</b> {prose(first.detail)}.</div>'
+    body = f'<div style="margin-top:4px"><b>{prose(first.name)}:</b> {prose(sentence(first.detail))}</div>'
     if report.hint:
         body += (
             '<div style="margin-top:6px;padding:6px 10px;border-radius:6px;border:1px solid #8888">'

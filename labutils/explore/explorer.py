@@ -26,7 +26,7 @@ from PIL import Image
 from traitlets import Unicode
 
 from labutils import guard, palette
-from labutils.checks.engine import Wrong
+from labutils.checks.engine import Wrong, error_text, read_answer
 from labutils.explore.compat import TOOLTIP, view
 from labutils.panel import escape, frame, prose
 
@@ -225,16 +225,21 @@ class Explorer:
 
 def ask(function: Callable, read: Callable[[Any], dict], *args: Any) -> dict:
     """What a learner's function answers, read as its check reads it; Wrong says why there is no answer."""
-    outcome = guard.call(function, *args, time_limit=TIME_LIMIT)
+
+    def call(function: Callable, *args: Any) -> guard.Outcome:
+        return guard.call(function, *args, time_limit=TIME_LIMIT)
+
+    own = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]  # it may write into what it is given
+    outcome = call(function, *own)
     name = getattr(function, "__name__", "your function")
     if outcome.undone:
         raise Undone(f"`{name}` is not done yet: once it is, the sliders run it")
     if outcome.timed_out:
         raise Wrong(f"`{name}` gave {outcome.error}")
     if outcome.error is not None:
-        raise Wrong(f"`{name}` raised {type(outcome.error).__name__}: {outcome.error}")
+        raise Wrong(f"`{name}` raised {call(error_text, outcome.error).value}")
     try:
-        return read(outcome.value)
+        return read_answer(read, outcome.value, call)
     except Wrong as wrong:
         raise Wrong(f"`{name}`: {wrong}") from None
 
