@@ -13,7 +13,7 @@ import sys
 import torch
 from tqdm import tqdm
 
-from benchmarks import encoding, explorer, imports, linear, memory, packing, quantize, training
+from benchmarks import browser, encoding, explorer, imports, linear, memory, packing, quantize, training
 from benchmarks.tables import machine, markdown
 
 
@@ -25,7 +25,8 @@ def main():
     torch.set_num_threads(1)
     sections = [
         ("What it costs to import", imports.table(progress=progress)),
-        ("One explorer update, a million values", explorer.table(progress=progress)),
+        ("One explorer update in the kernel, a million values", explorer.table(progress=progress)),
+        *browser.tables(progress=progress),
         *quantize.tables(progress=progress),
         ("Packing and groups, 4096 x 4096 at 4 bits, milliseconds", packing.table(progress=progress)),
         *linear.tables(progress=progress),

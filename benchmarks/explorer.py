@@ -5,55 +5,60 @@ from time import perf_counter
 
 import numpy as np
 
-from labutils.explore import (
-    explore_bits,
-    explore_calibration,
-    explore_clipping,
-    explore_granularity,
-    explore_groups,
-    explore_zero_point,
-)
+from labutils import data, explore
 
-SWEEPS = {  # explorer -> control -> the values it is dragged over
-    explore_bits: {"num_bits": range(2, 9), "outlier": np.arange(1.5, 20, 2.5)},
-    explore_clipping: {"num_bits": range(2, 9), "clip": np.arange(0.1, 1, 0.13)},
-    explore_calibration: {"num_bits": range(2, 9), "clip": np.arange(0.1, 1, 0.13)},
-    explore_zero_point: {"num_bits": range(2, 9), "shift": np.arange(-2, 2, 0.6)},
-    explore_granularity: {
-        "num_bits": range(2, 9),
-        "spread": np.arange(2, 100, 14.0),
-        "granularity": ("tensor", "axis 0", "axis 1"),
-    },
-    explore_groups: {"num_bits": range(2, 9), "group_size": (16, 32, 64, 128, 256)},
+NAMES = tuple(name for name in explore.__all__ if name.startswith("explore_"))
+OPENINGS = {  # how an explorer is opened that does not take any values: as its lab does, or over rows of values
+    "explore_digit": lambda x: explore.explore_digit(7),
+    "explore_granularity": lambda x: explore.explore_granularity(rows(x)),
+    "explore_groups": lambda x: explore.explore_groups(rows(x)),
+    "explore_linear": lambda x: explore.explore_linear(),
+    "explore_model": lambda x: explore.explore_model(data.digits_model()),
+    "explore_smoothing": lambda x: explore.explore_smoothing(rows(x)[:256], rows(x)),
+    "explore_training": lambda x: explore.explore_training(),
 }
-MATRICES = {explore_granularity, explore_groups}  # drawn row by row
+SIZE = 10**6  # values
 
 
-def table(size=10**6, repeats=4, progress=lambda rounds, title: rounds):
-    """Rows of median and 95th percentile for each control, in milliseconds, over `size` float32 normals."""
+def opened(name, size=SIZE):
+    """The explorer `name`, over `size` float32 normals where it takes an array."""
     x = np.random.default_rng(0).normal(size=size).astype(np.float32)
-    rows = []
-    for explore, sweeps in progress(SWEEPS.items(), "explorers"):
-        explorer = explore(x.reshape(-1, min(size, 1000)) if explore in MATRICES else x)
-        for name, values in sweeps.items():
-            took = [1e3 * update(explorer.controls[name], value) for _ in range(repeats) for value in values]
-            rows.append({
-                "explorer": explore.__name__, "control": name, "updates": len(took),
+    return OPENINGS.get(name, getattr(explore, name))(x)
+
+
+def rows(x):
+    """`x` as a square matrix, or nearly so."""
+    width = int(x.size**0.5)
+    return x[: x.size // width * width].reshape(-1, width)
+
+
+def table(names=NAMES, size=SIZE, repeats=4, progress=lambda rounds, title: rounds):
+    """Rows of median and 95th percentile for each control, in milliseconds."""
+    table = []
+    for name in progress(names, "explorers"):
+        explorer = opened(name, size)
+        for label, control in explorer.controls.items():
+            took = [1e3 * update(control, value) for _ in range(repeats) for value in stops(control)]
+            table.append({
+                "explorer": name, "control": label, "updates": len(took),
                 "median ms": median(took), "p95 ms": float(np.percentile(took, 95)),
             })  # fmt: skip
-    return rows
+    return table
 
 
-def other(control):
-    """A value that a control does not have now."""
-    first, last = (control.min, control.max) if hasattr(control, "min") else (control.options[0], control.options[-1])
-    return last if control.value == first else first
+def stops(control, count=8):
+    """The values that a control is dragged over: all of them, or `count` where there are many."""
+    if hasattr(control, "options"):
+        return control.options
+    steps = round((control.max - control.min) / control.step)
+    kind = type(control.value)
+    return [kind(control.min + control.step * round(step)) for step in np.linspace(0, steps, min(steps + 1, count))]
 
 
 def update(control, value):
     """Seconds that setting `control` takes, and so the update that observes it."""
     if control.value == value:  # no change, no update
-        control.value = other(control)
+        control.value = next(other for other in stops(control) if other != value)
     start = perf_counter()
     control.value = value
     return perf_counter() - start

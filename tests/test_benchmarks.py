@@ -1,14 +1,16 @@
 """The benchmarks run, compare like with like, and count right. What they measure is not tested: machines differ."""
 
 import math
+import os
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torchao")
+pytest.importorskip("playwright")
 torch = pytest.importorskip("torch")
 
-from benchmarks import encoding, explorer, imports, linear, memory, packing, quantize, tables, training  # noqa: E402
+from benchmarks import browser, encoding, explorer, imports, linear, memory, packing, quantize, tables, training  # noqa: E402
 from benchmarks.candidates import CANDIDATES, GRANULARITIES, run  # noqa: E402
 
 
@@ -101,33 +103,81 @@ def test_the_encoding_table_says_what_each_model_keeps(trained):
 
 
 def test_every_explorer_update_computes_anew():
-    rows = explorer.table(size=1000, repeats=1)
-    assert [(row["explorer"], row["control"]) for row in rows] == [
-        ("explore_bits", "num_bits"),
-        ("explore_bits", "outlier"),
-        ("explore_clipping", "num_bits"),
-        ("explore_clipping", "clip"),
-        ("explore_calibration", "num_bits"),
-        ("explore_calibration", "clip"),
-        ("explore_zero_point", "num_bits"),
-        ("explore_zero_point", "shift"),
-        ("explore_granularity", "num_bits"),
-        ("explore_granularity", "spread"),
-        ("explore_granularity", "granularity"),
-        ("explore_groups", "num_bits"),
-        ("explore_groups", "group_size"),
+    rows = explorer.table(("explore_granularity", "explore_groups"), size=1000, repeats=1)
+    assert [(row["explorer"], row["control"], row["updates"]) for row in rows] == [
+        ("explore_granularity", "num_bits", 7),
+        ("explore_granularity", "spread", 8),
+        ("explore_granularity", "granularity", 3),
+        ("explore_groups", "num_bits", 7),
+        ("explore_groups", "group_size", 5),
     ]
     assert all(row["p95 ms"] >= row["median ms"] > 0 for row in rows)
 
 
+@pytest.mark.parametrize("name", [name for name in explorer.NAMES if name not in explorer.OPENINGS])
+def test_an_explorer_that_no_table_mentions_is_opened_over_values(name):
+    assert explorer.opened(name, size=1000)._x.size == 1000
+
+
+def test_stops_are_values_of_the_control_from_end_to_end():
+    controls = explorer.opened("explore_granularity", size=100).controls
+    assert explorer.stops(controls["num_bits"]) == list(range(2, 9))
+    assert explorer.stops(controls["spread"]) == [1, 15, 29, 43, 58, 72, 86, 100]
+    assert explorer.stops(controls["granularity"]) == ("tensor", "axis 0", "axis 1")
+
+
 def test_setting_a_control_to_the_value_it_has_is_still_an_update():
     seen = []
-    explore = explorer.explore_bits(np.linspace(-1, 1, 100, dtype=np.float32))
-    control = explore.controls["num_bits"]
-    explore.picture.observe(lambda change: seen.append(control.value), names="value")
+    bits = explorer.opened("explore_bits", size=100)
+    control = bits.controls["num_bits"]
+    bits.picture.observe(lambda change: seen.append(control.value), names="value")
     explorer.update(control, control.value)
     assert seen[-1] == control.value
     assert len(seen) == 2
+
+
+GRANULARITY = "opened('explore_granularity', 1000)"
+SLOW = """
+def slow(x, num_bits):
+    time.sleep(0.4)
+    return answers.quantize_asymmetric(x, num_bits)
+
+explore_zero_point(np.linspace(-1, 1, 100), quantize=slow)
+"""
+COUNT = """
+(area) => {
+    window.pictures = 0;
+    new MutationObserver(() => { window.pictures += 1 })
+        .observe(area.querySelector('img'), {attributes: true, attributeFilter: ['src']});
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def show():
+    if browser.find_browser() is None and not os.environ.get("CI"):
+        pytest.skip("no Chromium or Chrome on this machine")
+    setup = f"{browser.SETUP}; import time; import numpy as np; from labutils import answers, explore_zero_point"
+    with browser.explorers_in_browser(setup, SLOW, GRANULARITY) as show:
+        yield show
+
+
+@pytest.mark.browser
+def test_every_control_is_timed_in_a_browser_and_sliders_are_dragged(show):
+    controls = show(GRANULARITY).locator(browser.CONTROLS).all()
+    rows = [browser.row(control, presses=3, drags=1) for control in controls]
+    assert [row["control"] for row in rows] == ["bits", "spread ×", "scale per"]
+    assert all(0 < row["median ms"] <= row["p95 ms"] for row in rows)
+    assert [math.isnan(row["after a drag ms"]) for row in rows] == [False, False, True]
+
+
+@pytest.mark.browser
+def test_a_drag_over_a_slow_function_ends_on_the_last_value_without_backlog(show):
+    area = show(SLOW)
+    area.evaluate(COUNT)
+    shift = area.locator(browser.CONTROLS).last
+    browser.after_drags(shift, drags=1)  # raises where the picture at the end is another value's
+    assert area.evaluate("() => window.pictures") < 15, "41 values lay under the mouse"
 
 
 def test_import_labutils_is_light():

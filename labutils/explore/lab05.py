@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 GROUP_SIZE = 128  # of the 4-bit weights
 SPAN = (0.1, 2000.0)  # operations for a byte, in the picture
 CACHE = 2**26  # bytes read between two measurements, so that a layer finds its weights in memory, as in a large model
+AHEAD = 10  # seconds spent on measuring before the slider moves
 PATIENCE = 0.06  # seconds in which one measurement is repeated; the shortest counts
 
 
@@ -80,9 +82,9 @@ def explore_linear(
     >>> explorer.result.limit, round(explorer.result.intensity, 2)  # float32, batch 1
     ('memory', 0.5)
 
-    Without `roofs` they are measured here, which takes a second or two, and so is every form of the layer, once for
-    each batch, when it is first shown. `layer` is then a class with `from_float`, which dequantizes at each call: a
-    learner's QuantizedLinear. By default it is the course's, and the layer has the shape of MiniLM's feed-forward one.
+    Without `roofs` they are measured here, and so is every form of the layer at every batch: about five seconds, after
+    which no drag has to wait. `layer` is then a class with `from_float`, which dequantizes at each call: a learner's
+    QuantizedLinear. By default it is the course's, and the layer has the shape of MiniLM's feed-forward one.
 
     The model: a layer takes at least as long as its bytes take from memory, and as its operations take. Activations
     are float32. Williams, Waterman and Patterson, 2009, "Roofline", doi:10.1145/1498765.1498785.
@@ -92,7 +94,9 @@ def explore_linear(
             raise ValueError(f"{name} must be a multiple of {GROUP_SIZE}, so that 4-bit groups are full, got {value}")
     if roofs is not None:
         return LinearExplorer(out_features, in_features, roofs)
-    return LinearExplorer(out_features, in_features, measure_roofs(), Measured(out_features, in_features, layer))
+    roofs, measured = measure_roofs(), Measured(out_features, in_features, layer)
+    measured.ahead(BATCHES)
+    return LinearExplorer(out_features, in_features, roofs, measured)
 
 
 @dataclass(frozen=True)
@@ -279,6 +283,17 @@ class Measured:
             with torch.no_grad(), kernels.one_thread():
                 self._seconds[batch] = [self._measure(name, batch) for name in NAMES]
         return self._seconds[batch]
+
+    def ahead(self, batches: Sequence[int]) -> None:
+        """Measure now what a drag would have to wait for.
+
+        Where a learner's layer fails, or is so slow that AHEAD has passed, the rest is left until it is asked for.
+        """
+        end = perf_counter() + AHEAD
+        with contextlib.suppress(Wrong):
+            for batch in batches:
+                if perf_counter() < end:
+                    self(batch)
 
     def _measure(self, name: str, batch: int) -> float:
         import torch

@@ -80,8 +80,11 @@ class SmoothingExplorer(Explorer):
             raise ValueError("the layer's output is 0 for every row of x: there is nothing to measure an error against")
         ones = np.ones_like(self._activation_max)
         self._plain = {bits: self._quality(ones, bits) for bits in BITS}
-        self._curves: dict[int, np.ndarray] = {}
-        self._curve_of(BITS[-1])
+        # All that the bits can reach, before they move: a curve takes longer than a frame.
+        every = [answers.smooth_scales(self._activation_max, self._weight, float(alpha)) for alpha in ALPHAS]
+        self._curves = {
+            bits: np.array([self._quality(scales.astype(self._x.dtype), bits) for scales in every]) for bits in BITS
+        }
         super().__init__()
 
     def sliders(self) -> dict[str, Slider]:
@@ -105,16 +108,8 @@ class SmoothingExplorer(Explorer):
             weight_max=self._weight_max * scales,
             sqnr_db=self._quality(scales, bits),
             plain_db=self._plain[bits],
-            curve_db=self._curve_of(bits),
+            curve_db=self._curves[bits],
         )
-
-    def _curve_of(self, num_bits: int) -> np.ndarray:
-        """The reference at every alpha, measured when the bit width is first asked for."""
-        if num_bits not in self._curves:
-            every = (answers.smooth_scales(self._activation_max, self._weight, float(alpha)) for alpha in ALPHAS)
-            curve = [self._quality(scales.astype(self._x.dtype), num_bits) for scales in every]
-            self._curves[num_bits] = np.array(curve)
-        return self._curves[num_bits]
 
     def _quality(self, scales: np.ndarray, num_bits: int) -> float:
         """SQNR of the output with input divided and weight multiplied by `scales`, both then quantized."""

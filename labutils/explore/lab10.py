@@ -74,6 +74,7 @@ class TrainingExplorer(Explorer):
 
     def __init__(self, fake_quantize: Callable, bits: tuple[int, ...], epochs: int):
         self._bits, self._epochs = bits, epochs
+        self._float = data.digits_network().accuracy()
         self._failure: Wrong | None = None
         self._runs: dict[int, list[Snapshot]] = {}
         try:
@@ -110,7 +111,7 @@ class TrainingExplorer(Explorer):
     def build(self, figure: Figure) -> Sequence[Artist]:
         curve, plane = figure.subplots(1, 2, width_ratios=[1.35, 1])
         epochs = np.arange(self._epochs + 1)
-        full = _wrong(data.digits_network().accuracy())
+        full = _wrong(self._float)
         curve.plot(epochs, np.full(epochs.shape, full), color=palette.GOOD, lw=1.4, ls="--")
         curve.annotate("float32", (0, full), (4, -10), textcoords="offset points", fontsize=8, color=palette.GOOD)
         for num_bits, accuracies in self.curves.items():
@@ -158,7 +159,7 @@ class TrainingExplorer(Explorer):
             ("epoch", f"{result.epoch}"),
             ("read right", f"{result.accuracy:.1%}"),
             ("quantized, not trained", f"{result.untrained:.1%}"),
-            ("float32", f"{data.digits_network().accuracy():.1%}"),
+            ("float32", f"{self._float:.1%}"),
             ("weights with another code", f"{result.recoded:.1%} of all, {np.mean(result.moved):.1%} of {LAYER}"),
         ]
 

@@ -102,6 +102,20 @@ def test_a_batch_is_measured_once(monkeypatch):
     assert measured(8) != measured(4)
 
 
+@pytest.mark.parametrize(("seconds", "ahead"), [(60, len(BATCHES)), (0, 1)], ids=["in time", "too slow"])
+def test_batches_are_measured_before_the_slider_moves_while_there_is_time(monkeypatch, seconds, ahead):
+    pytest.importorskip("torch")
+    calls = []
+    monkeypatch.setattr(lab05, "AHEAD", seconds)
+    monkeypatch.setattr(lab05, "measure_roofs", lambda: A100)
+    monkeypatch.setattr(lab05, "shortest", lambda run, *rest, **more: calls.append(run) or 1e-3)
+    explorer = explore_linear(128, 128)
+    assert len(calls) == ahead * len(NAMES)  # the one that is shown first in any case
+    for batch in BATCHES:
+        explorer.controls["batch"].value = batch
+    assert len(calls) == len(BATCHES) * len(NAMES)
+
+
 def test_the_shortest_of_several_runs_counts(monkeypatch):
     clock = iter([0, 0, 5, 10, 12, 20, 29, 1000])  # two readings a run, one for the end, one to ask whether it has come
     monkeypatch.setattr(lab05, "perf_counter", lambda: next(clock))
@@ -179,7 +193,8 @@ def test_a_broken_layer_is_reported_and_the_slider_lives_on(monkeypatch, forward
 def test_a_class_without_from_float_is_reported(monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr(lab05, "shortest", lambda run, *rest, **more: 1e-3)
-    explorer = LinearExplorer(128, 128, A100, lab05.Measured(128, 128, int))
+    monkeypatch.setattr(lab05, "measure_roofs", lambda: A100)
+    explorer = explore_linear(128, 128, layer=int)
     assert "has no attribute" in explorer.readout.value
 
 

@@ -40,6 +40,15 @@ def test_the_curve_passes_through_every_setting_of_the_slider(explorer):
         assert result.curve_db[5 * i] == pytest.approx(result.sqnr_db, abs=0.05)
 
 
+def test_curves_are_measured_before_a_slider_moves(monkeypatch):
+    explorer, calls = explore_smoothing(X, W), []
+    measure = explorer._quality
+    monkeypatch.setattr(explorer, "_quality", lambda *args: calls.append(args) or measure(*args))
+    for num_bits in BITS:
+        explorer.compute({"alpha": 0.5, "num_bits": num_bits})
+    assert len(calls) == len(BITS), "one for each state, at the slider's alpha"
+
+
 def test_an_outlier_channel_is_worth_smoothing_and_scales_of_one_change_nothing(explorer):
     assert explorer.compute({"alpha": 0.5, "num_bits": 8}).sqnr_db > explorer.result.plain_db + 6
     idle = explore_smoothing(X, W, scales=lambda a, w, alpha: np.ones(48, np.float32))

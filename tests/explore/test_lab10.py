@@ -37,6 +37,13 @@ def test_a_picture_depends_on_the_state_alone(explorer):
     assert explorer.picture.value == first
 
 
+def test_no_update_runs_the_network_again(explorer, monkeypatch):
+    monkeypatch.setattr(data, "digits_network", None)
+    explorer.controls["epoch"].value = 1
+    assert "float32" in explorer.readout.value
+    explorer.controls["epoch"].value = 0
+
+
 def test_epoch_0_is_the_network_rounded_and_the_last_one_is_trained(explorer):
     start, end = (explorer.compute({"num_bits": 2, "epoch": epoch}) for epoch in (0, 1))
     assert [start.accuracy, end.accuracy] == explorer.curves[2]
