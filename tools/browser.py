@@ -1,4 +1,4 @@
-"""JupyterLab in a real, headless browser: for the browser tests and for the README's pictures.
+"""Jupyter in a real, headless browser: for the browser tests and for the README's pictures.
 
 >>> with notebook_in_browser(Path("notebooks/01_fundamentals.ipynb")) as notebook:
 ...     notebook.run_all()
@@ -20,13 +20,19 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--no-first-run",
 ]  # fmt: skip
+APPLICATIONS = {  # module, its application class, and where in it a notebook is
+    "lab": ("jupyterlab", "LabApp", "lab/workspaces/{0.stem}/tree/{0.name}"),
+    "notebook": ("notebook", "JupyterNotebookApp", "notebooks/{0.name}"),
+}
+# The one picture that a notebook takes from elsewhere: here it is an empty one, since tests do not reach out.
+BADGE, EMPTY = "**/colab-badge.svg", '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"/>'
 
 
 def find_browser() -> str | None:
@@ -37,24 +43,34 @@ def find_browser() -> str | None:
 @contextlib.contextmanager
 def notebook_in_browser(source: Path, dark: bool = False, size: tuple[int, int] = (1280, 900)) -> Iterator[Notebook]:
     """A copy of the notebook `source`, open in JupyterLab in a browser window, its kernel ready."""
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        _server(Path(scratch), source, dark) as address,
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=find_browser(), args=FLAGS) as browser,
-    ):
-        width, height = size
-        page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=1.5)
-        page.goto(address)
-        yield Notebook(page)
+    with jupyter_in_browser(source, dark=dark, size=size) as jupyter, jupyter.open(source) as notebook:
+        yield notebook
 
 
 @contextlib.contextmanager
-def _server(scratch: Path, source: Path, dark: bool) -> Iterator[str]:
-    """A JupyterLab server of our own on the loopback address, with settings and progress of its own."""
+def jupyter_in_browser(
+    *sources: Path, application: str = "lab", dark: bool = False, size: tuple[int, int] = (1280, 900)
+) -> Iterator[Jupyter]:
+    """A server with copies of the notebooks `sources`, and a browser to open them in, one after another.
+
+    `application` is "lab", JupyterLab, or "notebook", Notebook 7.
+    """
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _server(Path(scratch), sources, application, dark) as address,
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=find_browser(), args=FLAGS) as browser,
+    ):
+        yield Jupyter(browser, address, size)
+
+
+@contextlib.contextmanager
+def _server(scratch: Path, sources: tuple[Path, ...], application: str, dark: bool) -> Iterator[str]:
+    """A server of our own on the loopback address, with settings and progress of its own: a pattern of addresses."""
     work = scratch / "work"
     work.mkdir()
-    shutil.copy(source, work)
+    for source in sources:
+        shutil.copy(source, work)
     settings = scratch / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     theme = "JupyterLab Dark" if dark else "JupyterLab Light"
@@ -64,12 +80,13 @@ def _server(scratch: Path, source: Path, dark: bool) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
+    module, app, address = APPLICATIONS[application]
     command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
+        sys.executable, "-m", module, "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={port}", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={work}",
-        f"--LabApp.user_settings_dir={scratch / 'settings'}", f"--LabApp.workspaces_dir={scratch / 'workspaces'}",
-        "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        f"--{app}.user_settings_dir={scratch / 'settings'}", f"--{app}.workspaces_dir={scratch / 'workspaces'}",
+        f"--{app}.expose_app_in_browser=True",
+        "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     environment = os.environ | {
         "LABUTILS_PROGRESS": str(scratch / "progress"),
@@ -80,7 +97,7 @@ def _server(scratch: Path, source: Path, dark: bool) -> Iterator[str]:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             _wait_for(f"http://127.0.0.1:{port}/api?token={token}", process, scratch / "server.log")
-            yield f"http://127.0.0.1:{port}/lab/tree/{source.name}?token={token}"
+            yield f"http://127.0.0.1:{port}/{address}?token={token}"
         finally:
             process.terminate()
             process.wait(20)
@@ -95,14 +112,39 @@ def _wait_for(address: str, process: subprocess.Popen, log: Path, seconds: float
             urllib.request.urlopen(address, timeout=5).close()
             return
         time.sleep(0.2)
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+    raise RuntimeError(f"The server did not start:\n{log.read_text()[-3000:]}")
+
+
+class Jupyter:
+    """A running server and a browser."""
+
+    def __init__(self, browser: Browser, address: str, size: tuple[int, int]):
+        self._browser, self._address = browser, address
+        self._window = {"viewport": dict(zip(("width", "height"), size)), "device_scale_factor": 1.5}
+
+    @contextlib.contextmanager
+    def open(self, source: Path) -> Iterator[Notebook]:
+        """The copy of `source` in a window of its own, its kernel ready."""
+        page = self._browser.new_page(**self._window)
+        page.route(BADGE, lambda route: route.fulfill(content_type="image/svg+xml", body=EMPTY))
+        complaints: list[str] = []
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(self._address.format(source))
+        yield Notebook(page, source, complaints)
+        page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        page.close()
 
 
 class Notebook:
-    """A notebook open in a browser. Cells are found by a piece of their source."""
+    """A notebook open in a browser. Cells are found by a piece of their source.
 
-    def __init__(self, page: Page):
-        self.page = page
+    source      what it is a copy of
+    complaints  what the page has written to the browser's console as an error
+    """
+
+    def __init__(self, page: Page, source: Path, complaints: list[str]):
+        self.page, self.source, self.complaints = page, source, complaints
         page.wait_for_function(
             "() => window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 2", timeout=90_000
         )
@@ -110,23 +152,54 @@ class Notebook:
             "() => window.jupyterapp.shell.currentWidget.sessionContext?.session?.kernel?.status === 'idle'",
             timeout=90_000,
         )
+        page.evaluate(  # what the kernel was asked, and has not finished yet
+            """() => {
+                const asked = window.asked = new Set();
+                window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.anyMessage.connect(
+                    (kernel, {msg, direction}) => {
+                        window.spoken = performance.now();
+                        if (direction === 'send' && msg.channel === 'shell') asked.add(msg.header.msg_id);
+                        else if (msg.header.msg_type === 'status' && msg.content.execution_state === 'idle')
+                            asked.delete(msg.parent_header.msg_id);
+                    });
+            }"""
+        )
 
-    def run_all(self, seconds: float = 180) -> None:
-        """Run every cell, and wait for the last one."""
-        self.page.set_default_timeout(seconds * 1000)
-        self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        self.page.set_default_timeout(30_000)
+    def run_all(self, seconds: float = 240) -> None:
+        """Run every cell, and wait for the last one. A cell that raises ends it."""
+        self.page.evaluate(
+            """() => {
+                window.ran = false;
+                window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => window.ran = true);
+            }"""
+        )
+        self.page.wait_for_function("() => window.ran", timeout=1000 * seconds)
+        self.settle()
+
+    def settle(self, seconds: float = 30) -> None:
+        """Wait until the kernel has done all that it was asked, and for 50 ms nothing more is asked."""
+        self.page.evaluate("() => window.spoken = performance.now()")
+        self.page.wait_for_function(
+            "() => !window.asked.size && performance.now() - window.spoken > 50", timeout=1000 * seconds
+        )
+
+    def cells(self) -> list[dict]:
+        """Every code cell: index, source, whether it is folded, execution count, and outputs as in the file."""
+        return self.page.evaluate(
+            """() => window.jupyterapp.shell.currentWidget.content.widgets.map(({model, inputHidden}, index) => (
+                {index, type: model.type, source: model.sharedModel.source, folded: inputHidden,
+                 count: model.executionCount, outputs: model.outputs?.toJSON()}
+            )).filter(cell => cell.type === 'code')"""
+        )
 
     def index_of(self, piece: str) -> int:
         """The index of the code cell whose source is `piece`, or else of the first that holds it."""
-        cells = self.page.evaluate(
-            "() => window.jupyterapp.shell.currentWidget.content.widgets"
-            ".map(cell => cell.model.type === 'code' ? cell.model.sharedModel.source : '')"
-        )
-        return cells.index(piece) if piece in cells else next(i for i, source in enumerate(cells) if piece in source)
+        sources = {cell["index"]: cell["source"] for cell in self.cells()}
+        exact = (index for index, source in sources.items() if source == piece)
+        return next(exact, None) or next(index for index, source in sources.items() if piece in source)
 
     def write(self, piece: str, source: str) -> None:
-        """Replace the source of a cell, as a student would, and run it."""
+        """Replace the source of a cell."""
         self.page.evaluate(
             """([index, source]) => {
                 const notebook = window.jupyterapp.shell.currentWidget.content;
@@ -147,9 +220,9 @@ class Notebook:
             self.index_of(piece),
         )
 
-    def output(self, piece: str) -> Locator:
-        """The output area of a cell, scrolled into view."""
-        index = self.index_of(piece)
+    def output(self, piece: str | int) -> Locator:
+        """The output area of a cell, scrolled into view. A cell may also be named by its index."""
+        index = piece if isinstance(piece, int) else self.index_of(piece)
         self.page.evaluate(
             "(index) => window.jupyterapp.shell.currentWidget.content.scrollToItem(index, 'start')", index
         )
@@ -168,7 +241,7 @@ class Notebook:
         image = area.locator("img").first.element_handle()
         self.page.wait_for_function("([image, before]) => image.src !== before", arg=[image, before], timeout=10_000)
 
-    def screenshot(self, piece: str, path: Path | str) -> None:
+    def screenshot(self, piece: str | int, path: Path | str) -> None:
         """Save a picture of a cell's output."""
         area = self.output(piece).locator(".jp-OutputArea").first
         self.page.wait_for_timeout(400)  # images decode after they are attached

@@ -1,20 +1,51 @@
-"""A lab open in JupyterLab, in a real browser. In CI a missing browser is a failure, not a skip."""
+"""Notebooks open in Jupyter, in a real browser. In CI a missing browser is a failure, not a skip.
+
+A class of tests names its notebooks as LABS and the application as APPLICATION. One server and one browser serve all of
+them, and each notebook is opened once and run once.
+"""
 
 import os
-from pathlib import Path
 
 import pytest
 
-from tools.browser import find_browser, notebook_in_browser
+from tools.browser import find_browser, jupyter_in_browser
 
-ROOT = Path(__file__).resolve().parents[2]
+# What Jupyter itself complains of, whatever notebook is open.
+NOT_OURS = {
+    "Cannot read properties of undefined (reading 'schema')",  # Notebook 7, while it loads its settings
+}
 
 
-@pytest.fixture(scope="module")
-def lab(request):
-    """The student's notebook that the test module names as NOTEBOOK, run from top to bottom."""
+def pytest_generate_tests(metafunc):
+    if "opened" in metafunc.fixturenames:
+        metafunc.parametrize("opened", metafunc.cls.LABS, indirect=True, scope="class", ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="class")
+def jupyter(request):
     if find_browser() is None and not os.environ.get("CI"):
         pytest.skip("no Chromium or Chrome on this machine")
-    with notebook_in_browser(ROOT / "notebooks" / request.module.NOTEBOOK) as notebook:
-        notebook.run_all()
+    with jupyter_in_browser(*request.cls.LABS, application=request.cls.APPLICATION) as jupyter:
+        yield jupyter
+
+
+@pytest.fixture(scope="class")
+def opened(request, jupyter):
+    """A notebook that nobody has run yet."""
+    with jupyter.open(request.param) as notebook:
         yield notebook
+
+
+@pytest.fixture(scope="class")
+def ran(opened):
+    opened.run_all()
+    return opened
+
+
+@pytest.fixture
+def lab(ran):
+    """A notebook that has been run from top to bottom. After each test the browser must have nothing to complain of."""
+    yield ran
+    complaints = [text for text in ran.complaints if text not in NOT_OURS]
+    ran.complaints.clear()
+    assert not complaints

@@ -1,0 +1,146 @@
+"""What mouse and keyboard do to the explorers of a notebook in a browser.
+
+>>> for explorer in explorers(notebook):
+...     for control in explorer.controls():
+...         control.drag(upwards=True)
+...         control.step(upwards=False)
+...     print(explorer.readout())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from playwright.sync_api import Locator
+
+from tools.browser import Notebook
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def widgets(notebook: Notebook) -> Iterator[tuple[int, dict]]:
+    """The index of every code cell that shows a widget, and the forms in which its output is there."""
+    for cell in notebook.cells():
+        for output in cell["outputs"]:
+            if WIDGET in output.get("data", {}):
+                yield cell["index"], output["data"]
+
+
+def explorers(notebook: Notebook) -> Iterator[Explorer]:
+    """Every explorer on the page, scrolled into view: the widgets that have a picture beside them."""
+    for index, data in widgets(notebook):
+        if "image/png" in data:
+            yield Explorer(notebook, notebook.output(index))
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """Controls, a picture and a readout in `area`, the output of a cell."""
+
+    notebook: Notebook
+    area: Locator
+
+    def controls(self) -> list[Control]:
+        rows = self.area.locator(".widget-slider, .widget-toggle-buttons").all()
+        return [(Slider if row.locator(".noUi-handle").count() else Buttons)(self.notebook, row) for row in rows]
+
+    def readout(self) -> str:
+        return self.area.locator("[role=status]").last.inner_text()
+
+    def picture(self) -> str:
+        """A digest of the picture that is shown: equal for equal pixels."""
+        return self.area.locator("img.widget-image").evaluate(
+            """async (image) => {
+                await image.decode();
+                const bytes = await (await fetch(image.src)).arrayBuffer();
+                const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+                return `${image.naturalWidth} pixels wide: ${digest.toHex?.() ?? Array.from(digest)}`;
+            }"""
+        )
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control, in `row`. What is done to it is finished when the kernel has answered."""
+
+    notebook: Notebook
+    row: Locator
+
+    def label(self) -> str:
+        return self.row.locator(".widget-label").inner_text()
+
+    def position(self) -> float:
+        raise NotImplementedError
+
+    def ends(self) -> tuple[float, float]:
+        raise NotImplementedError
+
+    def is_high(self) -> bool:
+        return self.position() > sum(self.ends()) / 2
+
+    def drag(self, upwards: bool) -> None:
+        """With the mouse, fast, to one end."""
+        self._drag(upwards)
+        self.notebook.settle()
+
+    def step(self, upwards: bool) -> None:
+        """With the keyboard, one step."""
+        self._step(upwards)
+        self.notebook.settle()
+
+    def _drag(self, upwards: bool) -> None:
+        raise NotImplementedError
+
+    def _step(self, upwards: bool) -> None:
+        raise NotImplementedError
+
+
+class Slider(Control):
+    def position(self) -> float:
+        return self._aria("now")
+
+    def ends(self) -> tuple[float, float]:
+        return self._aria("min"), self._aria("max")
+
+    def _aria(self, which: str) -> float:
+        return float(self._handle.get_attribute(f"aria-value{which}"))
+
+    @property
+    def _handle(self) -> Locator:
+        return self.row.locator(".noUi-handle")
+
+    def _drag(self, upwards: bool) -> None:
+        mouse, track, handle = self.notebook.page.mouse, *self._boxes()
+        height = handle["y"] + handle["height"] / 2
+        mouse.move(handle["x"] + handle["width"] / 2, height)
+        mouse.down()
+        mouse.move(track["x"] + (track["width"] + 20 if upwards else -20), height, steps=20)
+        mouse.up()
+
+    def _boxes(self) -> tuple[dict, dict]:
+        self._handle.scroll_into_view_if_needed()
+        return self.row.locator(".noUi-base").bounding_box(), self._handle.bounding_box()
+
+    def _step(self, upwards: bool) -> None:
+        self._handle.press("ArrowRight" if upwards else "ArrowLeft")
+
+
+class Buttons(Control):
+    """A row of buttons, of which one is pressed; its position is their number, from 0."""
+
+    def position(self) -> float:
+        return self._all.evaluate_all("buttons => buttons.findIndex(button => button.matches('.mod-active'))")
+
+    def ends(self) -> tuple[float, float]:
+        return 0, self._all.count() - 1
+
+    @property
+    def _all(self) -> Locator:
+        return self.row.locator("button")
+
+    def _drag(self, upwards: bool) -> None:
+        (self._all.last if upwards else self._all.first).click()
+
+    def _step(self, upwards: bool) -> None:
+        self._all.nth(int(self.position()) + (1 if upwards else -1)).press("Enter")
