@@ -198,7 +198,7 @@ def test_ci_and_the_workflow_call_the_same_make_targets():
 def test_readme_names_only_make_targets_and_extras_that_exist():
     readme = (ROOT / "README.md").read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    code = "\n".join(re.findall(r"`[^`]+`", readme))  # spans and blocks
+    code = "\n".join(re.findall(r"```.+?```|`[^`]+`", readme, re.DOTALL))  # blocks and spans
     named = set(re.findall(r"\bmake ([a-z]+)\b", code))
     assert {"lab", "test"} <= named <= targets
     assert set(re.findall(rf"{PROJECT['name']}\[(\w+)", readme)) | set(re.findall(r"\.\[(\w+)\]", code)) <= set(EXTRAS)
