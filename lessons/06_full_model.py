@@ -645,8 +645,9 @@ if encoder:
     panel.grid(False)
     shown = Picture(
         figure,
-        "A table of the cosine lost, for six kinds of layers in six blocks. The rows value and "
-        "feed-forward in lose most, up to 69 and 57 in the last two blocks; query and key at most 3.",
+        "A table of the cosine lost, for six kinds of layers in six blocks. The rows value "
+        "and feed-forward in lose most, up to 69 and 57 in the last two blocks; "
+        "query and key at most 3.",
     )
 else:
     shown = None
