@@ -295,10 +295,9 @@ for name, (gains, columns) in made.items():
 # So is it six decibels or forty? That depends on what the network does with a quiet channel. If its output is
 # *rescaled*, as batch norm does, a quiet channel counts as much as a loud one.
 #
-# Before a network is quantized, batch norm is **folded** into the layer before it. It computes $\gamma (y - \mu) /
-# \sigma + \beta$ for each channel, so the channel's weights are multiplied by $\gamma / \sigma$, its bias $b$ becomes
-# $\gamma (b - \mu) / \sigma + \beta$, and the norm is gone. These factors drive the channels' ranges apart. The
-# digits network comes folded.
+# Before a network is quantized, batch norm is **folded** into the layer before it. For each channel it computes
+# $\gamma (y - \mu) / \sigma + \beta$. So the channel's weights are multiplied by $\gamma / \sigma$, its bias $b$
+# becomes $\gamma (b - \mu) / \sigma + \beta$, and the norm is gone. The digits network comes folded.
 
 # %% [markdown]
 # ## Which scales can leave the sum
