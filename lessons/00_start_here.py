@@ -63,12 +63,13 @@ predict(
 digit
 
 # %% [markdown]
-# **Say why.** You can read the digit down to 2 bits, four shades of grey. The network fails earlier: at each of its layers
-# every weight is a little off, and the errors add up. Whether that has to happen at 4 bits is another matter. Here the
-# weights of a layer share one scale, the simplest way there is. Lab 03 keeps the network reading at 4 bits, with the
-# same number of bits for each weight.
+# **Say why.** You can read the digit down to 2 bits, four shades of grey. The network fails earlier: at each of its
+# layers every weight is a little off, and the errors add up. Whether that has to happen at 4 bits is another matter.
+# Here all weights of a layer share one set of values, the simplest way there is. Lab 03 keeps the network reading at
+# 4 bits, with the same number of bits for each weight.
 #
-# Here is the same for all 540 test images, computed now:
+# Now all 540 test images, with the weights alone in few bits. `fake_quantize` moves each weight to the nearest value
+# that a `Scheme` allows; from lab 01 on you write that yourself.
 
 # %%
 from labutils import Scheme, data, fake_quantize
@@ -81,13 +82,14 @@ for num_bits in (8, 6, 5, 4, 3, 2):
     print(f"{num_bits} bits:  {network.accuracy(quantized):6.1%}")
 
 # %% [markdown]
-# Between 8 and 5 bits the numbers differ by a few images of 540, which is chance. From 4 bits down they do not.
+# From 8 to 5 bits four images of 540 are lost, too few to tell from chance. From 4 bits down it is no chance.
 
 # %% [markdown]
 # ## How the labs work
 #
-# Every lab has the same rhythm: *play* with an explorer, *build* the thing yourself, then *drag your own code* with the
-# same sliders. An exercise looks like this one.
+# Every lab has the same rhythm: *predict* a number, *drag* a slider, *build* the thing yourself, then drag *your own
+# code* with the same sliders. The time at the top of a lab counts all of that; stretch exercises come on top. An
+# exercise looks like this one. Its heading says how long it may take, and how hard it is, from ●○○ to ●●●.
 #
 # ### Exercise: `storage_bytes` (3 minutes, ●○○)
 #
@@ -146,11 +148,9 @@ check(storage_bytes)
 from labutils import or_reference
 
 bytes_of = or_reference(storage_bytes)
-for parameters in (7e9, 70e9):
-    sizes = [
-        f"{bytes_of(int(parameters), num_bits) / 1e9:6.1f} GB" for num_bits in (16, 8, 4)
-    ]
-    print(f"{parameters / 1e9:.0f} billion weights at 16, 8 and 4 bits: {', '.join(sizes)}")
+for num_bits in (16, 8, 4):
+    size = bytes_of(70_000_000_000, num_bits)
+    print(f"70 billion weights at {num_bits:>2} bits: {size / 1e9:5.1f} GB")
 
 # %% [markdown]
 # ## Your progress

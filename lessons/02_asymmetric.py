@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 02 · Asymmetric: where zero goes
 #
-# **Time:** 50 minutes, stretch exercise 15 more. **You need:** lab 01, NumPy; no PyTorch.
+# **Time:** 50 minutes; stretch: 15 more. **You need:** lab 01, NumPy; no PyTorch.
 #
 # At the end of this lab you can
 #
 # - write asymmetric quantization and its inverse, and derive its two numbers, scale and zero point,
 # - say why the range must include 0, and what happens to `[10, 11, 12]` where it does not,
 # - predict from the smallest and the largest value alone how much asymmetric gains: from nothing to one bit,
-# - recognise five mistakes that are in print.
+# - recognise five mistakes, four of them in print.
 
 # %%
 import numpy as np
@@ -435,7 +435,7 @@ kinds = {k: k.split()[0] if k.split()[0] in looks else "others" for k in tensors
 figure, panel = new_figure(7.5, 3.8)
 r = np.linspace(0, 1, 101)
 panel.plot(
-    r, 20 * np.log10((1 + r) * 255 / 254), "--", color=THEORY, label="20 log10(1 + r)"
+    r, 20 * np.log10((1 + r) * 255 / 254), "--", color=THEORY, label="the formula above"
 )
 for kind, (colour, mark) in looks.items():
     chosen = [k for k in tensors if kinds[k] == kind]
@@ -521,8 +521,8 @@ for num_bits in (8, 4, 3, 2):
 
 # %% [markdown]
 # Last, the explorer on real activations: a spike at 0.0, and a tail up to 6. Drag the shift to -1: now the range is
-# balanced, and both grids are equally good. At a shift of 0 the measured marks lie 3 dB above the lines of $\Delta^2/12$.
-# **Say why**, before you run the cell after it.
+# balanced, and the grids are nearly equally good. At a shift of 0 the measured marks lie 3 dB above the lines of
+# $\Delta^2/12$. **Say why**, before you run the cell after it.
 
 # %%
 explore_zero_point(activation)

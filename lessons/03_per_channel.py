@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 03 · Per-channel: which elements share a scale
 #
-# **Time:** 60 minutes, the stretch exercise 10 more. **You need:** labs 01 and 02, NumPy; no PyTorch.
+# **Time:** 60 minutes; stretch: 10 more. **You need:** labs 01 and 02, NumPy; no PyTorch.
 #
 # At the end of this lab you can
 #
@@ -294,12 +294,17 @@ for name, (gains, columns) in made.items():
 #
 # So is it six decibels or forty? That depends on what the network does with a quiet channel. If its output is
 # *rescaled*, as batch norm does, a quiet channel counts as much as a loud one.
+#
+# Before a network is quantized, batch norm is **folded** into the layer before it. For each channel it computes
+# $\gamma (y - \mu) / \sigma + \beta$. So the channel's weights are multiplied by $\gamma / \sigma$, its bias $b$
+# becomes $\gamma (b - \mu) / \sigma + \beta$, and the norm is gone. The digits network comes folded.
 
 # %% [markdown]
 # ## Which scales can leave the sum
 #
 # Scales are only cheap if the products are made of integers, and the scales are applied once, to the result. For a
-# linear layer with tokens $t$, inputs $i$ and outputs $o$, and a scale for each token and each output channel:
+# linear layer with tokens $t$ (the rows of its input), inputs $i$ and outputs $o$, and a scale for each token and
+# each output channel:
 #
 # $$y_{to} = \sum_i x_{ti}\, w_{oi} \approx \sum_i (s_t\, q_{ti})(r_o\, p_{oi}) = s_t\, r_o \underbrace{\sum_i q_{ti}\, p_{oi}}_{\text{integers}}$$
 #
@@ -504,7 +509,7 @@ check(compare_quantization_methods)
 # most). Channels along axis 0.
 
 # %%
-from scipy.special import ndtr  # the Gaussian distribution function
+from scipy.special import ndtr  # the Gaussian distribution function: GELU is x * ndtr(x)
 
 compare = or_reference(compare_quantization_methods)
 
@@ -566,7 +571,8 @@ for axes in (shapes, panel):
 Picture(
     figure,
     "For each of four tensors, its histogram, and the SQNR at 4 bits of four quantizers: "
-    "asymmetric lies far ahead for ReLU, channels help everywhere, and the heavy tail stays bad.",
+    "asymmetric lies 6 dB ahead for ReLU, channels win 2 to 5 dB everywhere, and the heavy tail "
+    "stays below 11 dB.",
 )
 
 # %% [markdown]

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 04 · Group INT4: small groups, real bytes
 #
-# **Time:** 60 minutes, stretch exercise 15 more. **You need:** lab 01 (lab 03 helps), NumPy; no PyTorch.
+# **Time:** 80 minutes; stretch: 20 more. **You need:** lab 01 (lab 03 helps), NumPy; no PyTorch.
 #
 # At the end of this lab you can
 #
@@ -226,8 +226,8 @@ panels[0].set_ylabel("|error|")
 panels[1].legend(loc="upper right")
 Picture(
     figure,
-    "The error of 1024 values with one outlier. In one group all errors are large; "
-    "in groups of 128 and 16 only those of the outlier's own group.",
+    "The error of 1024 values with one outlier. In one group all errors are large, up to 3.5; "
+    "in groups of 128 and 16 only the 127 and 15 values beside the outlier are hurt.",
 )
 
 # %%
@@ -435,7 +435,8 @@ for size in (16, 32, 64, 128, 256):
 
 # %% [markdown]
 # The numbers that model cards leave out: 4.5, 4.25 and 4.125 bits for groups of 32, 64 and 128, and 4.625, 4.3125 and
-# 4.156 with a packed zero point (lab 02's, in 4 bits). The same formula covers formats with other scales (lab 11):
+# 4.156 with a packed zero point (lab 02's, in 4 bits). The same formula covers formats whose 4-bit codes stand for
+# other values, such as NF4, MXFP4 and NVFP4:
 
 # %%
 formats = {
@@ -643,8 +644,8 @@ for name, codes in (
 # Below 0 dB the error is larger than the weights: an empty matrix would be better. This is why `pack` and `unpack` are
 # tested as a pair *and* against bytes written down by hand: a pair that agrees with itself may agree with nobody else.
 #
-# **GPTQ's zero point.** Files in the first GPTQ format store each zero point minus 1, and readers add the 1 back. A reader
-# that does not, moves every weight by one step:
+# **GPTQ's zero point.** GPTQ is a way to choose 4-bit codes, and the file format that came with it. Its first version
+# stores each zero point minus 1, and readers add the 1 back. A reader that does not moves every weight by one step:
 
 # %% tags=["minilm"]
 codes = q.astype(np.int16) + 8  # 0 to 15, as in the file; the zero point is 8
@@ -673,10 +674,10 @@ for size in (8, 48):
 # Within rows there are more scales here, two a row or one, and that has its price. But a group across rows also cannot be
 # computed with: a matmul finishes row by row, and would need the scale of another neuron.
 #
-# **Cast before clamp.** Many group quantizers in print cast to `int8` first and clamp afterwards. With max|x| / 7 or / 127
-# that is harmless, since nothing is out of range. With torchao's scale (lab 01), max|x| / 127.5, it is not: the largest
-# magnitude of each group lies at 127.5. Where it is positive it rounds to 128, unless float arithmetic left it a hair
-# below, and wraps to -128.
+# **Cast before clamp**, as in lab 02. Many group quantizers in print cast to `int8` first and clamp afterwards. With
+# max|x| / 7 or / 127 that is harmless, since nothing is out of range. With torchao's scale (lab 01), max|x| / 127.5,
+# it is not: the largest magnitude of each group lies at 127.5. Where it is positive it rounds to 128, unless float
+# arithmetic left it a hair below, and wraps to -128.
 
 # %% tags=["minilm"]
 q8, scales8 = quantize(weights, 8, 128)

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 · Quantized linear: integers that are multiplied
 #
-# **Time:** 60 minutes, the stretch exercise 15 more. **You need:** labs 01 to 03, and a little PyTorch.
+# **Time:** 70 minutes; stretch: 15 more. **You need:** labs 01 to 03, and a little PyTorch.
 #
 # At the end of this lab you can
 #
@@ -45,10 +45,11 @@ print(f"multiply and add      {2 * weights / A100.float32 * 1e6:5.1f} µs, in fl
 #
 # ## Play first
 #
-# A layer, on the published A100, in four forms: **A** float32; **B** 8-bit weights, dequantized to float32 at each call;
-# **C** 8-bit weights and 8-bit activations, multiplied as integers; **D** 4-bit weights, unpacked where they are
-# multiplied. On the left each form stands where its operations for each byte put it, under the machine's **roofline**:
-# along the slope memory is the limit, under a flat roof arithmetic is. On the right is what that makes of the speed.
+# A layer, on the published A100, in four forms: **A** float32; **B** 8-bit weights, dequantized to float32 at each
+# call; **C** 8-bit weights and 8-bit activations, multiplied as integers; **D** 4-bit weights, unpacked where they
+# are multiplied. On the left each form stands where its operations for each byte put it, under the machine's
+# **roofline**: along the slope memory is the limit, under a flat roof arithmetic is; they meet at the **ridge**. On
+# the right is what that makes of the speed.
 #
 # **Predict** first.
 
@@ -568,13 +569,6 @@ print(
 # The error that it reports is right: the two agree. That is *fake quantization*, and a good way to find out what bits cost
 # in quality. It says nothing about memory or speed. `round` and `clamp` leave floats, and a byte is saved only by a dtype.
 #
-# **Zero points subtracted in bytes.** In NumPy 2, and in PyTorch, `q - zero_point` keeps the dtype of `q`:
-
-# %%
-q, zero_point = np.array([3, 130, 255], np.uint8), 128
-print("in uint8:", q - np.uint8(zero_point), "  in int32:", q.astype(np.int32) - zero_point)
-
-# %% [markdown]
 # **Sums that saturate in pairs.** x86 processors without VNNI multiply unsigned by signed bytes and add *pairs* of products
 # in 16 bits, which saturate. Here is that instruction (`vpmaddubsw`) in NumPy, on large codes:
 
@@ -593,7 +587,7 @@ for num_bits in (8, 7):
 # For such machines PyTorch's quantizers have a switch, `reduce_range`, that gives activations 7 bits. It is also why
 # the course tests each kernel with the largest codes before it trusts it.
 #
-# **What hardware offers.** From the vendor's data sheets, dense, in tera-operations a second and GB/s. The last two
+# **What hardware offers.** Peaks that the vendor publishes, dense, in tera-operations a second and GB/s. The last two
 # columns are how many operations a byte must be worth before arithmetic is the limit:
 
 # %%
@@ -612,7 +606,8 @@ for name, (single, half, byte, memory) in sheets.items():
 # %% [markdown]
 # "Integers are 2 to 4 times faster" mixes two things. Against 16 bits it is 2, for arithmetic and for bytes alike.
 # Against 32 bits it is 4 for bytes, and far more for arithmetic where a chip has units for it. Below the ridge it is the
-# bytes that count, and above it the arithmetic. Energy follows the same order. For a 45 nm chip (Horowitz, 2014, "Computing's energy problem", ISSCC):
+# bytes that count, and above it the arithmetic. Energy follows the same order. For a 45 nm chip, and 1.3 to 2.6 nJ to
+# fetch 64 bits from DRAM (Horowitz, 2014, "Computing's energy problem", ISSCC):
 
 # %%
 picojoules = {"8 by 8 bits, added in 32": (0.2, 0.1), "float32": (3.7, 0.9)}
@@ -621,7 +616,7 @@ for name, (product, addition) in picojoules.items():
 print(f"{'a byte from DRAM, at least':<43} {1300 / 8:6.1f} pJ")
 
 # %% [markdown]
-# An integer product is 15 times as cheap as one of floats, and a byte from memory costs as much as 500 of them.
+# Multiplying and adding in integers takes a fifteenth of the energy, and a byte from memory as much as 500 times that.
 
 # %% [markdown]
 # ## Stretch
@@ -729,7 +724,7 @@ for name, out in (("symmetric (yours)", symmetric), ("asymmetric", asymmetric)):
 #
 # When one value sets the scale of many: an outlier weight in its row (groups help, lab 04), or a loud channel of the
 # activations, which no scale outside of the sum can single out (lab 08). GPTQ and AWQ choose better codes for hard
-# weights (lab 09).
+# weights.
 #
 # </details>
 

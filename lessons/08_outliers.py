@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 08 · Outliers: a few loud channels, and where to put them
 #
-# **Time:** 60 minutes, stretch exercise 10 more. **You need:** lab 03; lab 05 helps; PyTorch.
+# **Time:** 65 minutes; stretch: 10 more. **You need:** lab 03, PyTorch, and roughly what a
+# transformer block is made of; labs 05 and 07 help.
 #
 # At the end of this lab you can
 #
@@ -35,9 +36,10 @@ from labutils.nn import Int8Linear, linear_layers, quantize_model
 from labutils.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
 
 # %% [markdown]
-# The model of this lab is MiniLM, the sentence encoder of lab 06: six transformer blocks, 36 linear layers. Where it cannot
-# be had, an untrained transformer with outliers put in by hand stands in. Then everything runs, but numbers and pictures
-# have nothing to do with the text.
+# The model of this lab is MiniLM, the sentence encoder of lab 06: six transformer blocks, 36 linear layers. Where it
+# cannot be had, an untrained transformer with outliers put in by hand stands in. Then everything runs, but numbers
+# and pictures have nothing to do with the text. The cell also tells torch to use one thread in this notebook from
+# here on: the layers are small, and a second thread would mostly wait.
 
 # %% tags=["nbval-ignore-output"]
 try:
@@ -49,7 +51,7 @@ except LookupError as missing:
     encoder = untrained_encoder()
     print(f"An untrained transformer stands in for MiniLM: {missing}")
 
-torch.set_num_threads(1)  # small layers, many of them: a second thread mostly waits
+torch.set_num_threads(1)
 model = encoder.model
 sentences = data.calibration_sentences()
 calibration, others = sentences[:128], sentences[128:192]
@@ -64,9 +66,9 @@ def closeness(quantized):
 # %% [markdown]
 # ## Why
 #
-# Lab 05 multiplied integers by integers: weights in 8 bits, activations in 8 bits, and a new scale for each token, found
-# while the model runs. That search for the largest magnitude takes time at every layer. It would be simpler to choose *one*
-# scale for all tokens, once, on a calibration set: **static** quantization, W8A8 with a scale per tensor. First, look what
+# Lab 05 multiplied integers by integers: weights in 8 bits, activations in 8 bits, and a new scale for each token,
+# found while the model runs. That search for the largest magnitude takes time at every layer. It would be simpler to
+# choose *one* scale for all tokens, once, on a calibration set: **static** quantization (lab 07). First, look what
 # enters every linear layer while 128 sentences go through. A hook on each layer keeps the largest magnitude of every
 # channel, and nothing else:
 
@@ -116,9 +118,9 @@ bars.set_ylim(len(tokens) - 0.5, -0.5)
 bars.set(title="One token is loudest", xlabel="largest magnitude")
 Picture(
     figure,
-    "Magnitudes of activations, tokens against channels: a few vertical lines stand out. "
-    "Beside it the largest magnitude of each token; the first token's is several times "
-    "larger than all others.",
+    "Magnitudes of activations, tokens against channels: four or five vertical lines stand out. "
+    "Beside it the largest magnitude of each token: 30 for the first token, [CLS], and at most 8 "
+    "for all others.",
 )
 
 # %% [markdown]
@@ -535,10 +537,10 @@ cosines["a scale for each token"] = closeness(per_token)
 
 # %% tags=["minilm"]
 figure, (left, panel) = new_figure(8.5, 3.0, columns=2, sharey=True)
-colors = [THEORY, WARN, WARN, GOOD, GOOD, ORIGINAL]
+colours = [THEORY, WARN, WARN, GOOD, GOOD, ORIGINAL]
 for axes, values, form in ((left, right, "{:.0f}"), (panel, cosines, "{:.3f}")):
-    for place, (value, color) in enumerate(zip(values.values(), colors)):
-        axes.plot(value, place, "o", ms=9, color=color)
+    for place, (value, colour) in enumerate(zip(values.values(), colours)):
+        axes.plot(value, place, "o", ms=9, color=colour)
         axes.annotate(
             form.format(value), (value, place), (9, -4), textcoords="offset points"
         )
@@ -549,8 +551,8 @@ panel.set(title="Closeness to float", xlim=(0.94, 1.012), xlabel="mean cosine")
 Picture(
     figure,
     "Points for six models: how many questions find their answer, and the cosine to float. "
-    "One scale loses a few questions, smoothed at 0.5 loses more, smoothed at 0.8 and "
-    "split at 6 are where float is.",
+    "One scale loses a few questions, smoothed at 0.5 a dozen; smoothed at 0.8, split at 6 "
+    "and a scale for each token are where float is.",
 )
 
 # %% tags=["minilm"]
@@ -609,7 +611,7 @@ print(f"channels above 6: {above[6]} of {total}, above 4: {above[4]}")
 # Splitting at 4 is nearer to float than any alpha with one scale, and keeps only 2% of the channels in float. What it costs
 # is a second product and a gather in every layer, at every call; its authors report that it is slower than float16 for smaller
 # models. Smoothing costs nothing while the model runs, *if* the division can be hidden. And with a scale for each token 0.5
-# is a fine choice: `[CLS]` then has a scale of its own, and its outliers hurt nobody else.
+# does no harm: `[CLS]` then has a scale of its own, and its outliers hurt nobody else.
 
 # %% [markdown]
 # ### Hiding the division
@@ -706,10 +708,10 @@ for name, values in cliff.items():
 
 # %% tags=["minilm"]
 figure, panel = new_figure(8.5, 3.0)
-for (name, values), color, width in zip(
+for (name, values), colour, width in zip(
     cliff.items(), (WARN, ORIGINAL, GOOD, THEORY), (1.5, 1.5, 6, 1.5)
 ):
-    panel.plot(FACTORS, values, "o-", color=color, lw=width, label=name)
+    panel.plot(FACTORS, values, "o-", color=colour, lw=width, label=name)
 panel.set_xscale("log", base=2)
 panel.set_xticks(FACTORS, [f"{factor}" for factor in FACTORS])
 panel.set(
@@ -782,9 +784,10 @@ for name in (FIRST, SECOND):
     print(f"{name.split('.')[3]:<13} {told}")
 
 # %% [markdown]
-# `[CLS]` is four to six times as loud as any word. One reading: an attention head that finds nothing to do must still look
-# somewhere, and learns to look at a token that means nothing; the feed-forward part before it makes that token stand out
-# (Bondarenko et al., 2023, "Quantizable transformers", arXiv:2306.12929, who study BERT).
+# `[CLS]` is about four and six times as loud as the next token. One reading: an attention head that finds nothing to
+# do must still look somewhere, and learns to look at a token that means nothing; the feed-forward part before it
+# makes that token stand out (Bondarenko et al., 2023, "Quantizable transformers", arXiv:2306.12929, who study BERT
+# among others).
 
 # %% [markdown]
 # ## Stretch

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10 · Training with quantization: learn on the grid
 #
-# **Time:** 50 minutes, stretch exercise 15 more. **You need:** labs 01 and 03, and how a PyTorch training loop works.
+# **Time:** 65 minutes; stretch: 20 more. **You need:** labs 01 and 03, and how a PyTorch training loop works.
 #
 # At the end of this lab you can
 #
@@ -105,9 +105,9 @@ assert abs(eight[-1] - eight[0]) < 0.02  # 8 bits: nothing to win
 
 # %% [markdown]
 # **Say why.** At 8 bits there is nothing to recover, and the first epoch may even hurt: the learning rate shakes a
-# network that was finished. At 2 bits most of the loss is gone after one epoch. And yet few weights have changed their
-# code. Most stay in their cell; those near a border cross it, where that helps. The weights that do not move at all, on
-# the thin diagonal beyond the last codes, get no gradient. You will see why.
+# network that was finished. At 2 bits most of the loss is gone after one epoch. And yet only about one weight in ten
+# has another code after four epochs. Most stay in their cell; those near a border cross it, where that helps. The
+# weights that do not move at all, on the thin diagonal beyond the last codes, get no gradient. You will see why.
 
 # %% [markdown]
 # ## Build it
@@ -139,12 +139,14 @@ print(f"derivatives that are 0: {np.mean(derivatives == 0):.2%}")
 print(f"slope of the average:   {slope:.2f}")
 
 # %% [markdown]
-# A million weights moved by 0.1: nine in ten stay where they were, one in ten jumps by 1, and the average moves by 0.1.
-# All of the slope is in the jumps, which no derivative sees. So the STE is a **biased estimator**: for one weight it is
-# wrong nearly everywhere, and for the drift of many it points the right way. Nobody proved that it must work. It works.
+# A million weights moved by 0.1: nine in ten stay where they were, one in ten jumps by 1, and the average moves by
+# 0.1. All of the slope is in the jumps, which no derivative sees. So the STE is a **biased estimator**: for one
+# weight it is wrong nearly everywhere, and for the drift of many it points the right way. There is no general proof
+# that it must work. It works.
 #
 # `clamp` is another matter. Beyond the last code it is flat for good, no jump will come, and its derivative 0 is the
-# truth. So the STE replaces the derivative of `round` only:
+# truth. So the STE replaces the derivative of `round` only. With the scale $s$, and $\hat x$ for what lab 01 called
+# $x'$:
 #
 # $$\hat x = s \cdot \mathrm{clamp}(\mathrm{round}(x / s)), \qquad \frac{\partial \hat x}{\partial x} := 1 \text{ inside the grid, } 0 \text{ beyond its ends}$$
 #
@@ -544,9 +546,9 @@ assert largest < 0.5 and least < 0.8 < kept
 # %% [markdown]
 # All that training won is lost. Scales are part of the trained model. Export them.
 #
-# **2. Batch norm that is not folded, or a model left in train mode.** In train mode, batch norm uses the statistics of the
-# batch, so an image's answer depends on its neighbours. Integers cannot. `prepare` refuses a model with batch norm; fold
-# it first (lab 03 says how), as it is done in the digits network.
+# **2. Batch norm that is not folded, or a model left in train mode.** In train mode, batch norm uses the statistics
+# of the batch, so an image's answer depends on its neighbours. Integers cannot. `prepare` refuses a model with batch
+# norm: fold it first, as lab 03 says.
 
 # %%
 norm = torch.nn.BatchNorm1d(1)
@@ -574,20 +576,12 @@ apart = torch.round(x / s) != torch.round(x * (1 / s))
 print(f"codes that differ: {apart.sum().item()} of {len(x)}, each by one")
 
 # %% [markdown]
-# **4. Round, then add the zero point, or add, then round?** Ties go to the even code. Adding an odd zero point first turns
-# even into odd. torchao does the one, compressed-tensors the other:
-
-# %%
-ties = torch.tensor([0.5, 1.5, 2.5, 3.5])
-for zero_point in (128, 127):
-    after, before = torch.round(ties) + zero_point, torch.round(ties + zero_point)
-    print(f"zero point {zero_point}: round, add {after.int().tolist()}")
-    print(f"                add, round {before.int().tolist()}")
-
-# %% [markdown]
+# **4. Round, then add the zero point, or add, then round?** At an odd zero point the two differ on ties (lab 02):
+# training and export must do the same.
+#
 # **Where does the gradient end?** Torch's own fake quantization, on which `torch.ao.quantization` stands, passes the
-# gradient wherever the *rounded* value is a code: half a step further than LSQ's paper and this course. Where two
-# implementations are compared gradient by gradient, one has to know.
+# gradient wherever the *rounded* value is a code: half a step further than this course, and than LSQ (in the stretch
+# below). Where two implementations are compared gradient by gradient, one has to know.
 
 # %%
 x = torch.tensor([-2.6, -2.4, -1.0, 0.9, 1.0, 1.4, 1.6], requires_grad=True)
