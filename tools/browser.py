@@ -165,7 +165,7 @@ class Notebook:
             }"""
         )
 
-    def run_all(self, seconds: float = 240) -> None:
+    def run_all(self, seconds: float = 600) -> None:
         """Run every cell, and wait for the last one. A cell that raises ends it."""
         self.page.evaluate(
             """() => {

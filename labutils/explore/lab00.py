@@ -97,7 +97,8 @@ class DigitExplorer(Explorer):
         chart.set(ylim=(0, 1), xticks=range(10), xlabel=f"digit (this is a {self._label})", ylabel="probability")
         chart.grid(False, axis="x")
         self._chart_title = chart.set_title(" ")
-        return [self._picture, self._after_title, *self._bars, self._chart_title]
+        frame = after.spines.values()  # drawn again, or the picture would lie over one half of it
+        return [self._picture, *frame, self._after_title, *self._bars, self._chart_title]
 
     def draw(self, result: DigitResult) -> None:
         self._picture.set_data(result.image)

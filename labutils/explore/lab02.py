@@ -173,7 +173,7 @@ class ZeroPointExplorer(Explorer):
         self._right_title = right.set_title(" ")
         return [
             self._original, self._bars, self._outline, self._grid, self._plain_grid, self._zero, self._left_title,
-            self._curve_line, self._plain_line, self._more_line, self._here, self._plain_here, self._right_title,
+            self._curve_line, self._plain_line, self._more_line, self._plain_here, self._here, self._right_title,
         ]  # fmt: skip
 
     def draw(self, result: ZeroPointResult) -> None:

@@ -86,19 +86,19 @@ class TrainingExplorer(Explorer):
         super().__init__()
 
     def sliders(self) -> dict[str, Slider | Notches]:
-        return {
-            "num_bits": Notches("bits", self._bits, self._bits[0], hint="bit width of the weights"),
-            "epoch": Slider("epoch", 0, self._epochs, 0, hint="how often training has seen every image"),
-        }
+        bits = Notches("bits", self._bits, self._bits[0], hint="bit width of the weights")
+        epoch = Slider("epoch", 0, self._epochs, 0, hint="how often training has seen every image")
+        return {"num_bits": bits, "epoch": epoch} if len(self._bits) > 1 else {"epoch": epoch}
 
     def compute(self, state: dict[str, Any]) -> TrainingResult:
         if self._failure:
             raise self._failure
-        run = self._runs[state["num_bits"]]
+        num_bits = state.get("num_bits", self._bits[0])
+        run = self._runs[num_bits]
         first, now = run[0], run[state["epoch"]]
-        scheme = Scheme(state["num_bits"])
+        scheme = Scheme(num_bits)
         return TrainingResult(
-            num_bits=state["num_bits"],
+            num_bits=num_bits,
             epoch=state["epoch"],
             accuracy=now.accuracy,
             untrained=first.accuracy,

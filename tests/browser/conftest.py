@@ -17,7 +17,7 @@ NOT_OURS = {
 
 
 def pytest_generate_tests(metafunc):
-    if "opened" in metafunc.fixturenames:
+    if hasattr(metafunc.cls, "LABS"):
         metafunc.parametrize("opened", metafunc.cls.LABS, indirect=True, scope="class", ids=lambda path: path.stem)
 
 

@@ -82,6 +82,7 @@ def test_the_network_is_trained_with_the_function_that_was_given():
     explorer = explore_training(counted, bits=(3,), epochs=1)
     assert calls.count(8) > 20 * 8, "each of 8 layers, in each of 20 steps"
     assert list(explorer.curves) == [3]
+    assert list(explorer.controls) == ["epoch"], "of one bit width there is nothing to choose"
 
 
 def test_without_a_gradient_the_weights_stay_where_they_are():
