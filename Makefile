@@ -30,13 +30,13 @@ lab: .venv/.lab
 	exec jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" \
 		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
 
-# All parts run, whatever the first says. A worker has a core to itself: threads of torch would wait for each other.
+# A worker has a core to itself: threads of torch would wait for each other. What takes long goes first (tests/conftest.py).
 # Only what is marked `network` may reach out; with OFFLINE="python tools/offline.py" the rest could not if it tried.
 test: .venv/.test
 	@status=0; export $(RUN) OMP_NUM_THREADS=1; \
 	python -m pytest -m network tests/colab || status=1; \
-	$(OFFLINE) python -m pytest -n $(WORKERS) --dist loadscope -m "not network" tests/ || status=1; \
-	$(OFFLINE) python -m pytest -n $(WORKERS) --dist loadscope --nbval --nbval-current-env solutions/ || status=1; \
+	$(OFFLINE) python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not network" \
+		--nbval --nbval-current-env tests/ solutions/ || status=1; \
 	exit $$status
 
 build: .venv/.author

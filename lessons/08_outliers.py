@@ -629,7 +629,7 @@ print(f"channels above 6: {above[6]} of {total}, above 4: {above[4]}")
 # One transformer layer of PyTorch in both orders, a factor moved from its norm to its first linear layer:
 
 # %%
-from labutils.answers import fold_division
+from labutils import answers
 
 spread = torch.logspace(-1, 1, 64)  # factors from 0.1 to 10
 x = torch.randn(2, 10, 64, generator=torch.Generator().manual_seed(0))
@@ -637,7 +637,7 @@ for order, norm in (("pre-norm", "norm2"), ("post-norm", "norm1")):
     torch.manual_seed(0)
     block = nn.TransformerEncoderLayer(64, 4, 256, norm_first=order == "pre-norm").eval()
     folded = copy.deepcopy(block)
-    setattr(folded, norm, fold_division(getattr(folded, norm), spread))
+    setattr(folded, norm, answers.fold_division(getattr(folded, norm), spread))
     with torch.no_grad():
         folded.linear1.weight.mul_(spread)
         off = (folded(x) - block(x)).abs().max()
@@ -650,7 +650,9 @@ for order, norm in (("pre-norm", "norm2"), ("post-norm", "norm1")):
 scales = scales_of(maxima[FIRST], weights[FIRST], 0.8)
 broken = copy.deepcopy(model)
 block = broken.encoder.layer[1]
-block.attention.output.LayerNorm = fold_division(block.attention.output.LayerNorm, scales)
+block.attention.output.LayerNorm = answers.fold_division(
+    block.attention.output.LayerNorm, scales
+)
 with torch.no_grad():
     block.intermediate.dense.weight.mul_(scales)
 print(f"cosine to float, nothing quantized: {closeness(broken):.2f}")

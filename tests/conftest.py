@@ -13,6 +13,14 @@ settings.register_profile("course", deadline=None, derandomize=True, max_example
 settings.load_profile("course")
 
 
+QUICK = ("tests/test_", "tests/checks/", "tests/data/", "tests/explore/")
+
+
+def pytest_collection_modifyitems(items):
+    """Notebooks, browsers and classrooms go first: then no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.nodeid.startswith(QUICK))
+
+
 @pytest.fixture(autouse=True)
 def own_progress(monkeypatch, tmp_path):
     """No test touches what the user has passed."""

@@ -113,14 +113,14 @@ def _trained() -> tuple[nn.Module, Any]:
     """The model with its trained weights, frozen, and the tokenizer; kept, and never handed out."""
     weights, config, tokenizer = (str(minilm.find(file)[0]) for file in minilm.PUBLISHED)
     try:
-        with _quietly():
+        with quietly():
             import torch
             import transformers
             from safetensors.torch import load_file
     except ModuleNotFoundError as missing:
         name = missing.name
         raise ImportError(f"sentence_encoder needs {name}, which is not installed: `pip install {name}`") from missing
-    with _quietly(), torch.random.fork_rng(devices=[]):  # built with random weights: the learner's seed must not move
+    with quietly(), torch.random.fork_rng(devices=[]):  # built with random weights: the learner's seed must not move
         # The pooler is left out: embeddings are means, and a layer that nothing reads would only blur every count.
         model = transformers.BertModel(transformers.BertConfig.from_json_file(config), add_pooling_layer=False)
         reader = transformers.PreTrainedTokenizerFast(tokenizer_file=tokenizer)
@@ -130,7 +130,7 @@ def _trained() -> tuple[nn.Module, Any]:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without log lines and warnings: transformers imports every quantization library that it finds, and some complain.
 
     A notebook would show the paths in them, which are others on every machine.

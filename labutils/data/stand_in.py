@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Sequence
 
-from labutils.data.sentences import SentenceEncoder
+from labutils.data.sentences import SentenceEncoder, quietly
 
 WORDS, CLS, SEP = 1000, 1, 2
 LOUD = (7, 19)  # channels that are made outliers
@@ -22,15 +22,16 @@ def untrained_encoder() -> SentenceEncoder:
     It has learned nothing: what is measured on it says nothing about trained models. The same weights every time.
     ImportError where transformers is missing.
     """
-    import torch
-    import transformers
-
+    with quietly():
+        import torch
+        import transformers
     config = transformers.BertConfig(
         vocab_size=WORDS, hidden_size=128, num_hidden_layers=6, num_attention_heads=4, intermediate_size=512
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = transformers.BertModel(config, add_pooling_layer=False)
+        with quietly():
+            model = transformers.BertModel(config, add_pooling_layer=False)
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2:
                 torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
