@@ -48,7 +48,7 @@ def test_the_projects_address_is_written_once():
     assert [path.name for path in files if address in path.read_bytes()] == ["pyproject.toml"]
 
 
-def test_a_fork_changes_that_one_address_and_builds(monkeypatch):
+def test_a_fork_changes_that_one_address(monkeypatch):
     ours = build_course.source_url()
     monkeypatch.setattr(build_course, "source_url", lambda: "https://github.com/someone/their-course")
     first, *_ = build_course.lessons()
