@@ -24,7 +24,9 @@ MISTAKES = {
         "the axis is reduced, and should be kept",
     ),
     "04_group_int4": ("quantize_group", "[..., :length]", "", "the codes keep the padding"),
-    "05_quantized_linear": ("quantized_matmul", ", dtype=np.int32", "", "accumulates in int8"),
+    "05_quantized_linear": (
+        "quantized_matmul", "np.matmul(a_q, b_q, dtype=np.int32)", "np.matmul(a_q, b_q)", "accumulates in int8",
+    ),
     "06_full_model": ("quantize_model", "copy.deepcopy(model)", "model", "quantizes the model in place"),
     "07_calibration": ("percentile_range", "np.abs(x)", "x", "the percentile of x instead of |x|"),
     "08_outliers": ("smooth_scales", "weight_max ** (1 - alpha)", "weight_max", "the weights without their exponent"),
