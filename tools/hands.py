@@ -41,7 +41,7 @@ class Explorer:
     notebook: Notebook
     area: Locator
 
-    def controls(self) -> list[Control]:
+    def controls(self) -> list[Slider | Buttons]:
         rows = self.area.locator(".widget-slider, .widget-toggle-buttons").all()
         return [(Slider if row.locator(".noUi-handle").count() else Buttons)(self.notebook, row) for row in rows]
 
@@ -62,7 +62,7 @@ class Explorer:
 
 @dataclass(frozen=True)
 class Control:
-    """One control, in `row`. What is done to it is finished when the kernel has answered."""
+    """One control of an explorer, in `row`. What is done to it is finished when the kernel has answered."""
 
     notebook: Notebook
     row: Locator
@@ -70,77 +70,60 @@ class Control:
     def label(self) -> str:
         return self.row.locator(".widget-label").inner_text()
 
-    def position(self) -> float:
-        raise NotImplementedError
-
-    def ends(self) -> tuple[float, float]:
-        raise NotImplementedError
-
     def is_high(self) -> bool:
         return self.position() > sum(self.ends()) / 2
 
-    def drag(self, upwards: bool) -> None:
-        """With the mouse, fast, to one end."""
-        self._drag(upwards)
-        self.notebook.settle()
-
-    def step(self, upwards: bool) -> None:
-        """With the keyboard, one step."""
-        self._step(upwards)
-        self.notebook.settle()
-
-    def _drag(self, upwards: bool) -> None:
-        raise NotImplementedError
-
-    def _step(self, upwards: bool) -> None:
-        raise NotImplementedError
-
 
 class Slider(Control):
+    @property
+    def _handle(self) -> Locator:
+        return self.row.locator(".noUi-handle")
+
+    def _aria(self, which: str) -> float:
+        return float(self._handle.get_attribute(f"aria-value{which}"))
+
     def position(self) -> float:
         return self._aria("now")
 
     def ends(self) -> tuple[float, float]:
         return self._aria("min"), self._aria("max")
 
-    def _aria(self, which: str) -> float:
-        return float(self._handle.get_attribute(f"aria-value{which}"))
-
-    @property
-    def _handle(self) -> Locator:
-        return self.row.locator(".noUi-handle")
-
-    def _drag(self, upwards: bool) -> None:
-        mouse, track, handle = self.notebook.page.mouse, *self._boxes()
-        height = handle["y"] + handle["height"] / 2
+    def drag(self, upwards: bool) -> None:
+        """With the mouse, fast, to one end and a little beyond."""
+        self._handle.scroll_into_view_if_needed()
+        handle, track = self._handle.bounding_box(), self.row.locator(".noUi-base").bounding_box()
+        height, mouse = handle["y"] + handle["height"] / 2, self.notebook.page.mouse
         mouse.move(handle["x"] + handle["width"] / 2, height)
         mouse.down()
         mouse.move(track["x"] + (track["width"] + 20 if upwards else -20), height, steps=20)
         mouse.up()
+        self.notebook.settle()
 
-    def _boxes(self) -> tuple[dict, dict]:
-        self._handle.scroll_into_view_if_needed()
-        return self.row.locator(".noUi-base").bounding_box(), self._handle.bounding_box()
-
-    def _step(self, upwards: bool) -> None:
+    def step(self, upwards: bool) -> None:
+        """With the keyboard."""
         self._handle.press("ArrowRight" if upwards else "ArrowLeft")
+        self.notebook.settle()
 
 
 class Buttons(Control):
     """A row of buttons, of which one is pressed; its position is their number, from 0."""
 
-    def position(self) -> float:
-        return self._all.evaluate_all("buttons => buttons.findIndex(button => button.matches('.mod-active'))")
-
-    def ends(self) -> tuple[float, float]:
-        return 0, self._all.count() - 1
-
     @property
     def _all(self) -> Locator:
         return self.row.locator("button")
 
-    def _drag(self, upwards: bool) -> None:
-        (self._all.last if upwards else self._all.first).click()
+    def position(self) -> int:
+        return self._all.evaluate_all("buttons => buttons.findIndex(button => button.matches('.mod-active'))")
 
-    def _step(self, upwards: bool) -> None:
-        self._all.nth(int(self.position()) + (1 if upwards else -1)).press("Enter")
+    def ends(self) -> tuple[int, int]:
+        return 0, self._all.count() - 1
+
+    def drag(self, upwards: bool) -> None:
+        """With the mouse, to the last button or the first."""
+        (self._all.last if upwards else self._all.first).click()
+        self.notebook.settle()
+
+    def step(self, upwards: bool) -> None:
+        """With the keyboard, to the next button or the one before."""
+        self._all.nth(self.position() + (1 if upwards else -1)).press("Enter")
+        self.notebook.settle()

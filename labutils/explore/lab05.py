@@ -187,7 +187,8 @@ class LinearExplorer(Explorer):
                       transform=roofline.transAxes)  # fmt: skip
         for name, peak in peaks.items():
             roofline.plot([peak / memory, SPAN[1]], [peak, peak], color=ROOFS[name], lw=1.6)
-            roofline.annotate(f"{name} {_short(peak)}", (SPAN[1], peak), (-2, 3), ha="right", fontsize=8,
+            height = 6 if peak == top else -14  # points, so that neither the slope nor a point runs through it
+            roofline.annotate(f"{name} {_short(peak)}", (SPAN[1], peak), (-2, height), ha="right", fontsize=8,
                               textcoords="offset points", color=ROOFS[name])  # fmt: skip
         roofline.set(xscale="log", yscale="log", xlim=SPAN, ylim=(SPAN[0] * memory * 0.12, top * 3))
         roofline.set(xlabel="operations for each byte from memory", ylabel=f"{unit_name}-operations a second")

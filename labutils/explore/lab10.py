@@ -117,7 +117,7 @@ class TrainingExplorer(Explorer):
         for num_bits, accuracies in self.curves.items():
             wrong = [_wrong(accuracy) for accuracy in accuracies]
             curve.plot(epochs, wrong, color=palette.THEORY, lw=1.1, alpha=0.6)
-            curve.annotate(f"{num_bits} bits", (0, wrong[0]), (-4, 0), textcoords="offset points", ha="right",
+            curve.annotate(f"{num_bits} bits", (0, wrong[0]), (-8, 0), textcoords="offset points", ha="right",
                            va="center", fontsize=8, color=palette.THEORY)  # fmt: skip
         curve.set(yscale="log", ylim=(0.4, 110), xlim=(-0.22 * self._epochs, 1.05 * self._epochs), xticks=epochs)
         curve.set(xlabel="epoch (0: quantized, not trained)", ylabel="digits read wrong")
