@@ -1,12 +1,14 @@
 """Run everything and print the tables.
 
-One thread, so that what is compared is the code and not the scheduling; `linear` runs with two as well.
+One thread, so that what is compared is the code and not the scheduling; `linear` runs with two as well, and `browser`
+with what a learner has.
 """
 
 import os
 
-for pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[pool] = "1"  # before NumPy and torch are imported
+from benchmarks import THREADS
+
+os.environ |= dict.fromkeys(THREADS, "1")  # before NumPy and torch are imported
 
 import sys
 

@@ -6,6 +6,7 @@ new text, the picture when the new one is decoded.
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,16 +14,18 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import numpy as np
 from playwright.sync_api import Locator, Page
 
+from benchmarks import THREADS
 from benchmarks.explorer import NAMES, SIZE
 from tools.browser import find_browser, notebook_in_browser
 
 ROOT = Path(__file__).resolve().parents[1]
-PRESSES = 24  # for each control
-DRAGS = 4  # over the whole range of each slider, to and fro
+PRESSES = 20  # for each control
+DRAGS = 2  # over the whole range of each slider, to and fro
 STEPS = 30  # positions of the mouse in one drag
 PAUSE = 60  # milliseconds between an answer and the next key
 CONTROLS = ".widget-slider, .widget-toggle-buttons"
@@ -77,7 +80,7 @@ def explorers_in_browser(setup: str, *sources: str) -> Iterator[Callable[[str], 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "explorers.ipynb"
         path.write_text(json.dumps(notebook_of(setup, *sources)), encoding="utf-8")
-        with notebook_in_browser(path) as notebook:
+        with as_many_threads_as_cores(), notebook_in_browser(path) as notebook:
             notebook.run(setup)
 
             def show(source: str) -> Locator:
@@ -88,6 +91,15 @@ def explorers_in_browser(setup: str, *sources: str) -> Iterator[Callable[[str], 
                 return area
 
             yield show
+
+
+@contextlib.contextmanager
+def as_many_threads_as_cores() -> Iterator[None]:
+    """What is started here has the threads that it has where nobody says how many."""
+    with mock.patch.dict(os.environ):
+        for name in THREADS:
+            os.environ.pop(name, None)
+        yield
 
 
 def row(control: Locator, presses: int, drags: int) -> dict:
