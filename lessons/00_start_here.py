@@ -155,7 +155,7 @@ for parameters in (7e9, 70e9):
 # %% [markdown]
 # ## Your progress
 #
-# Checks that you pass are remembered in a small file on this computer. Run this cell again whenever you like.
+# Checks that you pass are remembered on this computer. Run this cell again whenever you like.
 
 # %% tags=["nbval-ignore-output"]
 from labutils import board
