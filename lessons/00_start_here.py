@@ -155,7 +155,7 @@ for num_bits in (16, 8, 4):
 # %% [markdown]
 # ## Your progress
 #
-# Checks that you pass are remembered in a small file on this computer. Run this cell again whenever you like.
+# Checks that you pass are remembered on this computer. Run this cell again whenever you like.
 
 # %% tags=["nbval-ignore-output"]
 from labutils import board

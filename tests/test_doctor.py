@@ -46,9 +46,9 @@ def test_a_look_that_fails_is_a_finding(monkeypatch):
     assert "[bad ] digits network: OSError: disk on fire" in doctor.diagnose().text
 
 
-def test_a_progress_file_that_cannot_be_written_is_a_remark(monkeypatch):
+def test_a_progress_folder_that_cannot_be_written_is_a_remark(monkeypatch):
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
-    assert "cannot be written: passed checks are not remembered" in doctor.diagnose().text
+    assert "cannot be written, so passed checks are not remembered" in doctor.diagnose().text
 
 
 @pytest.mark.parametrize("arguments", [["-m", "labutils.doctor"]])
