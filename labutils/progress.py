@@ -1,4 +1,4 @@
-"""Which exercises a learner has passed: a folder of their own, with an empty file for each, named like the exercise.
+"""Which exercises a learner has passed: a folder of their own, with an empty file for each, such as best_clip.passed.
 
 So several notebooks may record at the same moment, and nothing is lost, torn or misread. The folder is a convenience
 and never a trap: where it is gone or cannot be written, the labs go on, and say so.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import warnings
 from pathlib import Path
 
 import platformdirs
 
 VARIABLE = "LABUTILS_PROGRESS"  # an environment variable that names another folder
+ENDING = ".passed"
 
 
 def path() -> Path:
@@ -27,7 +27,7 @@ def path() -> Path:
 def passed() -> set[str]:
     """The names of the exercises passed so far."""
     try:
-        return {file.name for file in path().iterdir()} | _earlier()
+        return {file.name.removesuffix(ENDING) for file in _marks()} | _earlier()
     except FileNotFoundError:
         return _earlier()
     except OSError as error:
@@ -40,19 +40,24 @@ def record(name: str) -> None:
     folder = path()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+        (folder / f"{name}{ENDING}").touch()
     except OSError as error:
         _warn("saved to", error)
 
 
 def forget() -> None:
-    """Start again: remove the folder, if there is one."""
+    """Start again: remove what was recorded, and nothing else, whatever folder was named."""
     try:
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(path())
+            for file in _marks():
+                file.unlink(missing_ok=True)
         _file().unlink(missing_ok=True)
     except OSError as error:
         _warn("removed from", error)
+
+
+def _marks() -> list[Path]:
+    return [file for file in path().iterdir() if file.name.endswith(ENDING)]
 
 
 def _file() -> Path:

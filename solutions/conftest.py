@@ -15,7 +15,7 @@ from labutils.data import minilm
 def pytest_configure(config):
     folder = tempfile.TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
-    os.environ[progress.VARIABLE] = str(Path(folder.name) / "progress.json")
+    os.environ[progress.VARIABLE] = str(Path(folder.name) / "progress")
 
 
 def pytest_collection_modifyitems(items):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -51,8 +52,8 @@ def test_what_is_recorded_is_passed():
 def test_a_person_can_read_it_and_take_one_back(folder):
     progress.record("a")
     progress.record("b")
-    assert sorted(os.listdir(folder)) == ["a", "b"]
-    (folder / "a").unlink()
+    assert sorted(os.listdir(folder)) == ["a.passed", "b.passed"]
+    (folder / "a.passed").unlink()
     assert progress.passed() == {"b"}
 
 
@@ -72,11 +73,29 @@ def test_names_of_any_script_survive(folder):
 
 def test_a_deleted_folder_is_a_new_beginning(folder):
     progress.record("a")
+    shutil.rmtree(folder)
+    assert progress.passed() == set()
+    progress.record("b")
+    assert progress.passed() == {"b"}
+
+
+def test_forgetting_is_a_new_beginning(folder):
+    progress.record("a")
     progress.forget()
-    assert progress.passed() == set() and not folder.exists()
+    assert progress.passed() == set()
     progress.forget()  # and again, where there is nothing
     progress.record("b")
     assert progress.passed() == {"b"}
+
+
+def test_in_a_folder_with_other_things_they_are_neither_counted_nor_removed(folder):
+    """LABUTILS_PROGRESS may name any folder, a home for one."""
+    (folder / "photos").mkdir(parents=True)
+    (folder / "thesis.txt").write_text("years of work")
+    progress.record("a")
+    assert progress.passed() == {"a"}
+    progress.forget()
+    assert sorted(os.listdir(folder)) == ["photos", "thesis.txt"]
 
 
 # --- the file of earlier versions ---

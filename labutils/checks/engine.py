@@ -19,7 +19,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from labutils import guard
+from labutils import guard, world
 
 TIME_LIMIT = 5.0  # seconds a case
 ALL_CASES = 6  # time limits that all cases may take together
@@ -114,7 +114,7 @@ class _Answer:
     printed: str = ""
 
 
-@guard.world_kept()  # cases, judges and misconceptions draw random numbers too
+@world.kept()  # cases, judges and misconceptions draw random numbers too
 def examine(submission: Callable, exercise: Exercise, time_limit: float = TIME_LIMIT) -> Report:
     """Judge `submission` by `exercise`. Pure: shows nothing, records nothing, and raises for no submission."""
     cases = list(exercise.cases())

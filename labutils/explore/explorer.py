@@ -214,10 +214,11 @@ class Explorer:
         Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("RGB").save(png, "PNG", compress_level=1)
         return png.getvalue()
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """The widget, and beside it picture and text of the first state for where no kernel runs."""
         png, text = self._first
-        return view(self.widget) | {"image/png": base64.b64encode(png).decode(), "text/plain": text}
+        data = view(self.widget) | {"image/png": base64.b64encode(png).decode(), "text/plain": text}
+        return data, {"image/png": {"alt": text}}
 
     def __repr__(self) -> str:
         return self._text

@@ -21,13 +21,14 @@ import pytest
 from labutils import CheckFailed, answers, check, explore_bits, guard
 from labutils.checks import EXERCISES, engine
 from labutils.checks.report import panel, text
+from labutils.world import STATM, memory_limit
 
 torch = pytest.importorskip("torch")
 plt = pytest.importorskip("matplotlib.pyplot")
 
 EXERCISE = EXERCISES["quantize_symmetric"]
 LIMIT = 0.2  # seconds
-ON_LINUX = os.path.exists(guard.STATM)  # where the memory of a call has a limit
+ON_LINUX = os.path.exists(STATM)  # where the memory of a call has a limit
 released = threading.Event()  # what cannot be stopped ends with the module
 
 
@@ -573,7 +574,7 @@ def world():
         "random": (random.getstate(), state[1].tobytes(), state[2], torch.get_rng_state().numpy().tobytes()),
         "torch": (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()),
         "figures": plt.get_fignums(),
-        "memory limit": guard._memory_limit(),
+        "memory limit": memory_limit(),
     }  # fmt: skip
 
 

@@ -86,7 +86,8 @@ def test_there_are_at_most_three_controls_and_each_has_a_name(explorer):
 
 
 def test_without_a_kernel_there_is_a_picture_and_a_text(explorer):
-    bundle = explorer._repr_mimebundle_()
+    bundle, metadata = explorer._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == bundle["text/plain"]
     image = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
     assert image.width >= 900
     assert "application/vnd.jupyter.widget-view+json" in bundle

@@ -34,7 +34,7 @@ def flattened(x, num_bits=8):
 
 
 def test_without_a_kernel_there_is_a_picture_and_a_text(explorer):
-    bundle = explorer._repr_mimebundle_()
+    bundle, _ = explorer._repr_mimebundle_()
     assert len(bundle["image/png"]) > 10_000
     assert "zero point" in bundle["text/plain"] and "0x" not in bundle["text/plain"]
     assert list(explorer.controls) == ["num_bits", "shift"]

@@ -202,7 +202,7 @@ def test_a_class_without_from_float_is_reported(monkeypatch):
 
 
 def test_without_a_kernel_there_is_a_picture_and_a_text(explorer):
-    bundle = explorer._repr_mimebundle_()
+    bundle, _ = explorer._repr_mimebundle_()
     assert Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).width >= 900
     assert "limited by memory" in bundle["text/plain"] and "0x" not in bundle["text/plain"]
 

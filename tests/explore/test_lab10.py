@@ -67,7 +67,7 @@ def test_weights_beyond_the_grid_do_not_move(explorer):
 
 
 def test_without_a_kernel_there_is_a_picture_and_a_text(explorer):
-    bundle = explorer._repr_mimebundle_()
+    bundle, _ = explorer._repr_mimebundle_()
     assert Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).width >= 900
     assert "bits 2, epoch 0" in bundle["text/plain"] and "0x" not in bundle["text/plain"]
 
