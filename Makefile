@@ -20,7 +20,7 @@ help:
 	@echo "make lab     open JupyterLab on the first notebook (LAB_ARGS=\"--no-browser --port=8899\" is passed on)"
 	@echo "make test    run every test, and compare the solutions with what they compute now"
 	@echo "make build   make notebooks/ and solutions/ from lessons/"
-	@echo "make bench   time and memory beside torch and torchao"
+	@echo "make bench   time and memory beside torch and torchao, and explorers in a browser"
 	@echo "make lint    check style, and that notebooks/ and solutions/ are up to date"
 	@echo "make clean   remove .venv and caches"
 
