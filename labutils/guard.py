@@ -72,7 +72,7 @@ def call(function: Callable, *args: Any, time_limit: float = 5.0, **kwargs: Any)
             result.append(Outcome(error=error))
 
     worker = threading.Thread(target=run, daemon=True, name=f"call of {getattr(function, '__name__', function)!s:.40}")
-    with world.kept(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _displays_nothing():
+    with world.kept(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _quiet_notebook():
         _isolate()
         try:
             worker.start()
@@ -128,13 +128,21 @@ def _nobody_to_ask(*prompt: Any) -> str:
     raise RuntimeError("input() asks a person, and here nobody is asked: use the arguments of the function")
 
 
-def _displays_nothing() -> contextlib.AbstractContextManager:
-    """In a notebook: what a call displays goes nowhere, for it is called dozens of times."""
-    if "IPython" not in sys.modules:
-        return contextlib.nullcontext()
+@contextlib.contextmanager
+def _quiet_notebook() -> Iterator[None]:
+    """What a call displays goes nowhere, for it is called dozens of times; and its exit() does not end the kernel."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        yield
+        return
     from IPython.utils.capture import capture_output
 
-    return capture_output(stdout=False, stderr=False)
+    shell.ask_exit = sys.exit
+    try:
+        with capture_output(stdout=False, stderr=False):
+            yield
+    finally:
+        del shell.ask_exit
 
 
 class _Printed(io.StringIO):
