@@ -37,6 +37,9 @@ def divides_by_zero(x, num_bits=8):
     return 1 // 0
 
 
+BY_ZERO = "division by zero" if sys.version_info >= (3, 14) else "integer division or modulo by zero"
+
+
 def two_arguments_too_many(x, num_bits, axis, group_size):
     return x, 1
 
@@ -85,7 +88,7 @@ SENTENCES = [
     (lambda x, num_bits=8: (x.astype(complex), 1.0), "its dtype is complex"),
     (lambda x, num_bits=8: (x.astype(object), 1.0), "its dtype is object"),
     (lambda x, num_bits=8: [[1, 2], [3]], "q should be an array"),
-    (divides_by_zero, "it raised ZeroDivisionError: integer division or modulo by zero (line 2 of your function)"),
+    (divides_by_zero, f"it raised ZeroDivisionError: {BY_ZERO} (line 2 of your function)"),
     (two_arguments_too_many, "it raised TypeError"),
     (exits, "it raised SystemExit"),
     (writes_into_x, "it changed the array it was given"),
