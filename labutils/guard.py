@@ -24,6 +24,9 @@ from labutils import world
 
 PRINT_LIMIT = 2_000  # characters kept of what a call prints
 GRACE = 1.0  # seconds given to a function to end, once it has been told to
+IMPORTS = (
+    12  # time limits more for a call that imports: torch takes seconds at first, and half of it would stay for good
+)
 ROOM = 2 * 2**30  # bytes by which a call may make the process grow (on Linux)
 
 
@@ -56,7 +59,8 @@ def call(function: Callable, *args: Any, time_limit: float = 5.0, **kwargs: Any)
 
     The call runs in a thread, into which TimeUp is raised when time is up: that works on every system and in every
     front end, and ends any loop written in Python. A single endless call into compiled code cannot be ended; it goes
-    on in the background while the caller continues. KeyboardInterrupt (the stop button) ends the call and is passed on.
+    on in the background while the caller continues. An import is waited for. KeyboardInterrupt (the stop button) ends
+    the call and is passed on.
     """
     if getattr(_here, "guarded", False):
         raise RuntimeError("a function that is being checked cannot itself ask for a check or move a slider")
@@ -77,6 +81,10 @@ def call(function: Callable, *args: Any, time_limit: float = 5.0, **kwargs: Any)
         try:
             worker.start()
             worker.join(time_limit)
+            for _ in range(IMPORTS):
+                if not _imports(worker):
+                    break
+                worker.join(time_limit)
         except KeyboardInterrupt:
             _end(worker, run)
             raise
@@ -108,6 +116,10 @@ def _end(worker: threading.Thread, run: Callable) -> None:
             worker.join(0.001)
     finally:
         sys.setswitchinterval(before)
+
+
+def _imports(thread: threading.Thread) -> bool:
+    return any(frame.f_globals.get("__name__") == "importlib._bootstrap" for frame in _frames(thread))
 
 
 def _frames(thread: threading.Thread) -> Iterator:

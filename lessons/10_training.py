@@ -200,7 +200,8 @@ check(fake_quantize_ste)
 # <details><summary>Hint 2: the idea</summary>
 #
 # With that trick you can replace the derivative of a single operation. Apply it to `round` alone. Torch's own derivative
-# of `clamp` is already what you need.
+# of `clamp` is already what you need, if you clamp first: at its very bound it is 0 from torch 2.14 on, and what was
+# rounded often lies there.
 #
 # </details>
 # <details><summary>Hint 3: as an autograd.Function</summary>

@@ -282,3 +282,24 @@ def test_dividing_by_zero_is_silent_even_where_it_is_an_error():
         assert np.geterr() == before
         with pytest.raises(FloatingPointError):
             divides()
+
+
+def test_an_import_is_waited_for_and_counts_only_as_an_import(monkeypatch, tmp_path):
+    """torch takes longer than a call may, the first time; stopped half-way it could not be imported any more."""
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.5)\nANSWER = 42\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def asks():
+        import slow_to_import
+
+        return slow_to_import.ANSWER
+
+    assert call(asks, time_limit=0.1).value == 42
+
+    def hangs():
+        import slow_to_import
+
+        while slow_to_import:
+            pass
+
+    assert call(hangs, time_limit=0.1).timed_out

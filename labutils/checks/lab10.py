@@ -230,6 +230,12 @@ FAKE_QUANTIZE_STE = (
         "The clamp has two ends. Above the highest code it is flat too.",
     ),
     Misconception(
+        "no gradient at the first and the last code",
+        _straight(within=lambda x, scale, v, low, high: (v.round() > low) & (v.round() < high)),
+        "What rounds to the first or the last code lies inside the grid too. If you round first and clamp then: since "
+        "torch 2.14 `clamp` lets no gradient pass at its very bound. Clamp first.",
+    ),
+    Misconception(
         "gradient times scale",
         _straight(back=lambda grad, scale, mask: grad * mask * scale),
         "x is divided by the scale and the code multiplied by it: going back, the two cancel. If you wrote an "

@@ -1,8 +1,13 @@
 """Right answers to lab 10, written as people write them."""
 
 import math
+from importlib import metadata, util
 
 import numpy as np
+from packaging.version import Version
+
+# From torch 2.14 on, clamp passes no gradient at its very bound: to clamp what was rounded is right before that only.
+CLAMP_PASSES = util.find_spec("torch") is None or Version(metadata.version("torch")) < Version("2.14.dev0")
 
 
 def top(bits):
@@ -109,7 +114,7 @@ def by_autograd(w, x, target, scale, num_bits, learning_rate):
     import torch
 
     leaf = torch.nn.Parameter(w.clone())
-    loss = ((x @ round_through_then_clamp(leaf, scale, num_bits).T - target) ** 2).mean()
+    loss = ((x @ clamp_then_round_through(leaf, scale, num_bits).T - target) ** 2).mean()
     loss.backward()
     return leaf.detach() - learning_rate * leaf.grad
 
@@ -232,7 +237,7 @@ def scale_by_autograd(x, scale, grad, num_bits=8):
     import torch
 
     scale = scale.clone().requires_grad_()
-    y = round_through_then_clamp(x, scale, num_bits)
+    y = clamp_then_round_through(x, scale, num_bits)
     (step,) = torch.autograd.grad(y, scale, grad)
     return step / torch.sqrt(torch.tensor(x.numel() * top(num_bits)))
 
@@ -254,8 +259,8 @@ def gradient_in_numpy(x, scale, grad, num_bits=8):
 
 RIGHT = {
     "fake_quantize_ste": [
-        detach_trick, round_through_then_clamp, clamp_then_round_through, own_function, round_as_a_function,
-        masked_surrogate, by_a_hook, torchs_own,
+        detach_trick, clamp_then_round_through, own_function, masked_surrogate, by_a_hook, torchs_own,
+        *([round_through_then_clamp, round_as_a_function] if CLAMP_PASSES else []),
     ],
     "qat_step": [
         by_autograd, by_an_optimizer, by_hand, in_numpy, gradient_at_a_leaf_of_quantized_weights, through_a_module,
