@@ -61,7 +61,7 @@ def jupyter_in_browser(
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=find_browser(), args=FLAGS) as browser,
     ):
-        yield Jupyter(browser, address, size)
+        yield Jupyter(browser, address, application, size)
 
 
 @contextlib.contextmanager
@@ -118,8 +118,8 @@ def _wait_for(address: str, process: subprocess.Popen, log: Path, seconds: float
 class Jupyter:
     """A running server and a browser."""
 
-    def __init__(self, browser: Browser, address: str, size: tuple[int, int]):
-        self._browser, self._address = browser, address
+    def __init__(self, browser: Browser, address: str, application: str, size: tuple[int, int]):
+        self._browser, self._address, self._application = browser, address, application
         self._window = {"viewport": dict(zip(("width", "height"), size)), "device_scale_factor": 1.5}
 
     @contextlib.contextmanager
@@ -131,7 +131,7 @@ class Jupyter:
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(self._address.format(source))
-        yield Notebook(page, source, complaints)
+        yield Notebook(page, source, self._application, complaints)
         page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
         page.close()
 
@@ -139,12 +139,13 @@ class Jupyter:
 class Notebook:
     """A notebook open in a browser. Cells are found by a piece of their source.
 
-    source      what it is a copy of
-    complaints  what the page has written to the browser's console as an error
+    source       what it is a copy of
+    application  "lab" or "notebook"
+    complaints   what the page has written to the browser's console as an error
     """
 
-    def __init__(self, page: Page, source: Path, complaints: list[str]):
-        self.page, self.source, self.complaints = page, source, complaints
+    def __init__(self, page: Page, source: Path, application: str, complaints: list[str]):
+        self.page, self.source, self.application, self.complaints = page, source, application, complaints
         page.wait_for_function(
             "() => window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 2", timeout=90_000
         )

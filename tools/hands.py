@@ -16,6 +16,8 @@ from playwright.sync_api import Locator
 
 from tools.browser import Notebook
 
+# Down and up. Notebook 7 takes the arrows for itself, to go from heading to heading, before a slider has seen them.
+KEYS = {"lab": ("ArrowLeft", "ArrowRight"), "notebook": ("PageDown", "PageUp")}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -100,8 +102,8 @@ class Slider(Control):
         self.notebook.settle()
 
     def step(self, upwards: bool) -> None:
-        """With the keyboard."""
-        self._handle.press("ArrowRight" if upwards else "ArrowLeft")
+        """With the keyboard: one step in JupyterLab, a few in Notebook 7."""
+        self._handle.press(KEYS[self.notebook.application][upwards])
         self.notebook.settle()
 
 

@@ -56,7 +56,7 @@ class Lab:
         assert [output for cell in lab.cells() for output in cell["outputs"] if is_error(output)] == []
 
     def test_mouse_and_keyboard_move_picture_and_readout(self, lab):
-        """Every control: dragged fast from end to end, then by keys one step back and again to the end."""
+        """Every control: dragged fast from end to end, then by keys back and again to the end."""
         moved = 0
         for explorer in explorers(lab):
             if UNDONE in explorer.readout():
