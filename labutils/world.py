@@ -28,12 +28,15 @@ except ImportError:  # Windows
 
 STATM = "/proc/self/statm"
 
+# One world, one borrower: JupyterLab moves sliders in a thread beside the one in which cells run.
+_one_at_a_time = threading.RLock()
+
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
     """What is changed within of KEPT and of the filters for warnings, is put back."""
-    before = [(restore, read()) for read, restore in KEPT.values()]
-    with warnings.catch_warnings():
+    with _one_at_a_time, warnings.catch_warnings():
+        before = [(restore, read()) for read, restore in KEPT.values()]
         try:
             yield
         finally:

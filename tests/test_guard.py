@@ -303,3 +303,23 @@ def test_an_import_is_waited_for_and_counts_only_as_an_import(monkeypatch, tmp_p
             pass
 
     assert call(hangs, time_limit=0.1).timed_out
+
+
+def test_two_at_once_wait_for_each_other_and_both_worlds_come_back():
+    """JupyterLab moves a slider in a thread beside the one in which a cell checks."""
+    streams, filters, stop = (sys.stdout, sys.stderr, sys.stdin), list(warnings.filters), threading.Event()
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(call(stop.wait, 10).value))
+    second = threading.Thread(target=lambda: answers.append(call(lambda: "second").value))
+    first.start()
+    while sys.stdout is streams[0]:
+        first.join(0.01)
+    second.start()
+    second.join(0.1)
+    assert answers == []
+    stop.set()
+    first.join()
+    second.join()
+    assert answers == [True, "second"]
+    assert (sys.stdout, sys.stderr, sys.stdin) == streams
+    assert list(warnings.filters) == filters
