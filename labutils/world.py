@@ -30,11 +30,17 @@ STATM = "/proc/self/statm"
 
 # One world, one borrower: JupyterLab moves sliders in a thread beside the one in which cells run.
 _one_at_a_time = threading.RLock()
+_here = threading.local()  # .borrowed is true in a thread that runs a learner's function
 
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """What is changed within of KEPT and of the filters for warnings, is put back."""
+    """What is changed within of KEPT and of the filters for warnings, is put back.
+
+    Others wait until it is. A borrower cannot lend: RuntimeError, where one would wait for oneself.
+    """
+    if getattr(_here, "borrowed", False):
+        raise RuntimeError("a function that is being checked cannot itself ask for a check or move a slider")
     with _one_at_a_time, warnings.catch_warnings():
         before = [(restore, read()) for read, restore in KEPT.values()]
         try:
@@ -43,6 +49,11 @@ def kept() -> Iterator[None]:
             for restore, value in before:
                 with contextlib.suppress(Exception):  # a folder that was removed, say: the rest is put back
                     restore(value)
+
+
+def borrow() -> None:
+    """Say that this thread runs a learner's function."""
+    _here.borrowed = True
 
 
 def memory_limit() -> tuple[int, int] | None:
