@@ -120,7 +120,7 @@ def setup() -> str:
         'if find_spec("labutils") is None:\n'
         f'    %pip install -q "quantization-labs @ git+{source_url()}"\n'
         '    if find_spec("labutils") is None:\n'
-        '        raise RuntimeError("The package was not installed: that needs a network and git. See above for more.")'
+        '        raise RuntimeError("It is not installed: that needs a network and git. See above for more.")'
     )
 
 
