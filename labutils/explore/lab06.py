@@ -69,8 +69,10 @@ class ModelExplorer(Explorer):
         self._model, self._quantize = copy.deepcopy(model).eval(), quantize
         self._images, self._labels = data.digits("test")
         self._float_size, self._float = self._measure(self._model)
-        self._measured: dict[tuple, tuple[int, np.ndarray, int]] = {}
         self._map = _MAPS.get(self._digest()) or _MAPS.setdefault(self._digest(), self._measure_all())
+        # What has been seen is not computed again; the course's own function has been seen on the whole map.
+        own = quantize is answers.quantize_model
+        self._measured = {(*key, NONE): found for key, found in self._map.items()} if own else {}
         super().__init__()
 
     def sliders(self) -> dict[str, Slider | Choice | Notches]:
@@ -109,11 +111,11 @@ class ModelExplorer(Explorer):
         plot.axhline(max(wrong, 0.8), color=palette.ORIGINAL, lw=1, ls="--")
         for num_bits in BITS:
             line = [(size / 1e3, max(count - right, 0.8)) for size, right in
-                    (self._map[num_bits, group] for group in GROUP_SIZES)]  # fmt: skip
+                    (self._on_map(num_bits, group) for group in GROUP_SIZES)]  # fmt: skip
             plot.plot(*zip(*line), "o-", color=palette.THEORY, ms=3.5, lw=1.1, alpha=0.75)
             plot.annotate(f"{num_bits}", line[0], (0, 6), textcoords="offset points", ha="center", fontsize=8,
                           color=palette.THEORY)  # fmt: skip
-        sizes = [self._float_size / 1e3, *(size / 1e3 for size, _ in self._map.values())]
+        sizes = [self._float_size / 1e3, *(size / 1e3 for size, *_ in self._map.values())]
         plot.set(xscale="log", xlim=(0.92 * min(sizes), 1.08 * max(sizes)), yscale="log",
                  ylim=(count * 1.15, 0.7 * max(1, wrong - error)), xlabel="size of the stored model (kB)",
                  ylabel=f"images read wrong, of {count}")  # fmt: skip
@@ -200,15 +202,18 @@ class ModelExplorer(Explorer):
             predictions = torch.cat([model(batch).argmax(dim=1) for batch in batches]).numpy()
         return sum(tensor.nbytes for tensor in model.state_dict().values()), predictions
 
-    def _measure_all(self) -> dict[tuple[int, int], tuple[int, int]]:
-        """(bits, group size) -> bytes and images read right, by the course's own function, nothing left in float."""
+    def _measure_all(self) -> dict[tuple[int, int], tuple[int, np.ndarray, int]]:
+        """(bits, group size) -> bytes, answers, layers replaced; all layers, by the course's own function."""
         reached = {}
         for num_bits in BITS:
             for group_size in GROUP_SIZES:
                 quantized = answers.quantize_model(self._model, *self._wish(num_bits, group_size, NONE))
-                size, predictions = self._measure(quantized)
-                reached[num_bits, group_size] = size, self._count_right(predictions)
+                reached[num_bits, group_size] = *self._measure(quantized), self._replaced(quantized)
         return reached
+
+    def _on_map(self, num_bits: int, group_size: int) -> tuple[int, int]:
+        size, predictions, _ = self._map[num_bits, group_size]
+        return size, self._count_right(predictions)
 
     def _count_right(self, predictions: np.ndarray) -> int:
         return int(np.count_nonzero(predictions == self._labels))

@@ -29,6 +29,11 @@ MISTAKE = """from labutils.checks import EXERCISES
 def {name}(*args, **kwargs):
     return EXERCISES["{name}"].misconceptions[0].wrong(*args, **kwargs)
 """
+MISTAKEN_CLASS = """from labutils.checks import EXERCISES
+
+class {name}:
+    from_float = EXERCISES["{name}"].misconceptions[0].wrong
+"""
 UNDEFINED = "NameError: name '{name}' is not defined"
 HEAD = "def {name}(*args, **kwargs):\n"
 EDITS = (  # what a student leaves in a cell (None: the cell is deleted), and what the feedback then says
@@ -60,7 +65,7 @@ def solved(lab):
 
 
 def mistaken(lab):
-    return {name: MISTAKE.format(name=name) for name in exercises(lab)}
+    return {name: (MISTAKEN_CLASS if name[0].isupper() else MISTAKE).format(name=name) for name in exercises(lab)}
 
 
 def careless(lab, first):

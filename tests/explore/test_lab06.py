@@ -34,7 +34,6 @@ def test_the_readout_is_what_the_quantized_network_reads_and_stores(explorer, nu
     assert result.right / 540 == pytest.approx(digits_accuracy(model))
     assert result.size == sum(tensor.nbytes for tensor in model.state_dict().values())
     assert result.replaced == 4
-    assert explorer._map[num_bits, group_size] == (result.size, result.right)
 
 
 @pytest.mark.parametrize(("left", "place"), [("first", 0), ("last", -1)])
