@@ -25,6 +25,7 @@ from labutils.explore.values import (
     mean_squared,
     noise_of,
     quantized,
+    quantized_at,
     sample_of,
     short,
     value_axes,
@@ -102,7 +103,7 @@ class BitsExplorer(Explorer):
         error = error_in_steps(x, q, scale)
         mse = mean_squared(error, scale)
         sample = _with_outlier(self._sample, self._sample_peak, outlier)
-        curve = [noise_of(sample, *quantized(self._quantize, sample, bits)) for bits in BITS]
+        curve = [noise_of(sample, *answer) for answer in quantized_at(self._quantize, sample, BITS)]
         largest = self._reach * outlier
         steps = [largest / (2 ** (bits - 1) - 1) for bits in BITS]
         return BitsResult(

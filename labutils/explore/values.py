@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import array_api_compat
@@ -45,6 +46,19 @@ def quantized(quantize: Callable, x: np.ndarray, *args: Any) -> tuple[np.ndarray
     answer = ask(quantize, read_quantized, x, *args)
     require_drawable(x, answer["q"], answer["scale"])
     return answer["q"], answer["scale"]
+
+
+def quantized_at(quantize: Callable, x: np.ndarray, widths: Sequence[int]) -> list[tuple[np.ndarray, float]]:
+    """The same at each bit width, in one guarded call: guarding takes longer than quantizing a sample."""
+
+    @wraps(quantize)
+    def at_each(x: np.ndarray) -> list:
+        return [quantize(x.copy(), num_bits) for num_bits in widths]
+
+    answers = ask(at_each, lambda values: {"each": [read_quantized(value) for value in values]}, x)["each"]
+    for answer in answers:
+        require_drawable(x, answer["q"], answer["scale"])
+    return [(answer["q"], answer["scale"]) for answer in answers]
 
 
 def require_drawable(x: np.ndarray, q: np.ndarray, scale: float) -> None:
