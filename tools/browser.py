@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import TimeoutError as TimedOut
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
@@ -155,11 +156,12 @@ class Notebook:
         )
         page.evaluate(  # what the kernel was asked, and has not finished yet
             """() => {
-                const asked = window.asked = new Set();
+                const asked = window.asked = new Map();
                 window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.anyMessage.connect(
                     (kernel, {msg, direction}) => {
                         window.spoken = performance.now();
-                        if (direction === 'send' && msg.channel === 'shell') asked.add(msg.header.msg_id);
+                        if (direction === 'send' && msg.channel === 'shell')
+                            asked.set(msg.header.msg_id, `${msg.header.msg_type} of ${msg.header.date}`);
                         else if (msg.header.msg_type === 'status' && msg.content.execution_state === 'idle')
                             asked.delete(msg.parent_header.msg_id);
                     });
@@ -177,12 +179,15 @@ class Notebook:
         self.page.wait_for_function("() => window.ran", timeout=1000 * seconds)
         self.settle()
 
-    def settle(self, seconds: float = 30) -> None:
+    def settle(self, seconds: float = 120) -> None:
         """Wait until the kernel has done all that it was asked, and for 50 ms nothing more is asked."""
         self.page.evaluate("() => window.spoken = performance.now()")
-        self.page.wait_for_function(
-            "() => !window.asked.size && performance.now() - window.spoken > 50", timeout=1000 * seconds
-        )
+        still = "() => !window.asked.size && performance.now() - window.spoken > 50"
+        try:
+            self.page.wait_for_function(still, timeout=1000 * seconds)
+        except TimedOut:
+            asked = self.page.evaluate("() => [...window.asked.values()]")
+            raise RuntimeError(f"after {seconds} seconds the kernel had not done what it was asked: {asked}") from None
 
     def cells(self) -> list[dict]:
         """Every code cell: index, source, whether it is folded, execution count, and outputs as in the file."""
