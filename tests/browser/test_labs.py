@@ -85,6 +85,10 @@ class TestSolution(Lab):
 class TestStudent(Lab):
     LABS: ClassVar = NOTEBOOKS
 
+    def test_every_check_says_not_done_yet(self, lab):
+        checks = [cell for cell in lab.cells() if cell["source"].startswith("check(")]
+        assert checks and all("not done yet" in str(cell["outputs"]) for cell in checks)
+
     def test_a_prediction_hides_its_answer_until_there_is_a_guess(self, lab):
         for index, data in widgets(lab):
             if "image/png" in data:
