@@ -148,7 +148,7 @@ class Notebook:
     def __init__(self, page: Page, source: Path, application: str, complaints: list[str]):
         self.page, self.source, self.application, self.complaints = page, source, application, complaints
         page.wait_for_function(
-            "() => window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 2", timeout=90_000
+            "() => window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 1", timeout=90_000
         )
         page.wait_for_function(
             "() => window.jupyterapp.shell.currentWidget.sessionContext?.session?.kernel?.status === 'idle'",

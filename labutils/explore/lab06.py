@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class ModelExplorer(Explorer):
         self._map = _MAPS.get(self._digest()) or _MAPS.setdefault(self._digest(), self._measure_all())
         # What has been seen is not computed again; the course's own function has been seen on the whole map.
         own = quantize is answers.quantize_model
-        self._measured = {(*key, NONE): found for key, found in self._map.items()} if own else {}
+        self._measured = dict(self._map) if own else {}
         super().__init__()
 
     def sliders(self) -> dict[str, Slider | Choice | Notches]:
@@ -115,7 +116,8 @@ class ModelExplorer(Explorer):
             plot.plot(*zip(*line), "o-", color=palette.THEORY, ms=3.5, lw=1.1, alpha=0.75)
             plot.annotate(f"{num_bits}", line[0], (0, 6), textcoords="offset points", ha="center", fontsize=8,
                           color=palette.THEORY)  # fmt: skip
-        sizes = [self._float_size / 1e3, *(size / 1e3 for size, *_ in self._map.values())]
+        reached = (self._on_map(*state)[0] / 1e3 for state in itertools.product(BITS, GROUP_SIZES))
+        sizes = [self._float_size / 1e3, *reached]
         plot.set(xscale="log", xlim=(0.92 * min(sizes), 1.08 * max(sizes)), yscale="log",
                  ylim=(count * 1.15, 0.7 * max(1, wrong - error)), xlabel="size of the stored model (kB)",
                  ylabel=f"images read wrong, of {count}")  # fmt: skip
@@ -202,17 +204,16 @@ class ModelExplorer(Explorer):
             predictions = torch.cat([model(batch).argmax(dim=1) for batch in batches]).numpy()
         return sum(tensor.nbytes for tensor in model.state_dict().values()), predictions
 
-    def _measure_all(self) -> dict[tuple[int, int], tuple[int, np.ndarray, int]]:
-        """(bits, group size) -> bytes, answers, layers replaced; all layers, by the course's own function."""
+    def _measure_all(self) -> dict[tuple[int, int, str], tuple[int, np.ndarray, int]]:
+        """Every state -> bytes, answers, layers replaced, by the course's own function: no slider has to wait for it."""
         reached = {}
-        for num_bits in BITS:
-            for group_size in GROUP_SIZES:
-                quantized = answers.quantize_model(self._model, *self._wish(num_bits, group_size, NONE))
-                reached[num_bits, group_size] = *self._measure(quantized), self._replaced(quantized)
+        for state in itertools.product(BITS, GROUP_SIZES, (NONE, FIRST, LAST)):
+            quantized = answers.quantize_model(self._model, *self._wish(*state))
+            reached[state] = *self._measure(quantized), self._replaced(quantized)
         return reached
 
     def _on_map(self, num_bits: int, group_size: int) -> tuple[int, int]:
-        size, predictions, _ = self._map[num_bits, group_size]
+        size, predictions, _ = self._map[num_bits, group_size, NONE]
         return size, self._count_right(predictions)
 
     def _count_right(self, predictions: np.ndarray) -> int:

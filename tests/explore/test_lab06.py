@@ -66,7 +66,7 @@ def test_changed_answers_are_those_that_differ_from_the_float_networks(explorer)
 
 def test_more_bits_take_more_room(explorer):
     for size in GROUP_SIZES:
-        sizes = [explorer._map[num_bits, size][0] for num_bits in BITS]
+        sizes = [explorer._on_map(num_bits, size)[0] for num_bits in BITS]
         assert sizes == sorted(set(sizes))
 
 
