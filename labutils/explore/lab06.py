@@ -205,7 +205,7 @@ class ModelExplorer(Explorer):
         return sum(tensor.nbytes for tensor in model.state_dict().values()), predictions
 
     def _measure_all(self) -> dict[tuple[int, int, str], tuple[int, np.ndarray, int]]:
-        """Every state -> bytes, answers, layers replaced, by the course's own function: no slider has to wait for it."""
+        """Every state -> bytes, answers, layers replaced, by the course's own function: no slider waits for it."""
         reached = {}
         for state in itertools.product(BITS, GROUP_SIZES, (NONE, FIRST, LAST)):
             quantized = answers.quantize_model(self._model, *self._wish(*state))
