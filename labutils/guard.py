@@ -24,9 +24,7 @@ from labutils import world
 
 PRINT_LIMIT = 2_000  # characters kept of what a call prints
 GRACE = 1.0  # seconds given to a function to end, once it has been told to
-IMPORTS = (
-    12  # time limits more for a call that imports: torch takes seconds at first, and half of it would stay for good
-)
+IMPORTS = 12  # time limits more for a call that imports: half of torch, which takes seconds, would stay for good
 ROOM = 2 * 2**30  # bytes by which a call may make the process grow (on Linux)
 
 

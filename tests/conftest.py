@@ -28,6 +28,15 @@ def own_progress(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def chromium():
+    """A browser. Where there is none, its tests are skipped; CI must not lack it."""
+    from tools.browser import find_browser  # most tests do without playwright
+
+    if find_browser() is None and not os.environ.get("CI"):
+        pytest.skip("no Chromium or Chrome on this machine")
+
+
+@pytest.fixture(scope="session")
 def trained():
     """MiniLM with its trained weights: read only. Where it is missing, its tests are skipped; CI must not lack it."""
     try:

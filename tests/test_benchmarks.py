@@ -1,7 +1,6 @@
 """The benchmarks run, compare like with like, and count right. What they measure is not tested: machines differ."""
 
 import math
-import os
 
 import numpy as np
 import pytest
@@ -154,9 +153,7 @@ COUNT = """
 
 
 @pytest.fixture(scope="module")
-def show():
-    if browser.find_browser() is None and not os.environ.get("CI"):
-        pytest.skip("no Chromium or Chrome on this machine")
+def show(chromium):
     setup = f"{browser.SETUP}; import time; import numpy as np; from labutils import answers, explore_zero_point"
     with browser.explorers_in_browser(setup, SLOW, GRANULARITY) as show:
         yield show

@@ -238,15 +238,6 @@ class Notebook:
         area.scroll_into_view_if_needed()
         return area
 
-    def picture(self, area: Locator) -> str:
-        """The address of the picture in an output: another picture has another."""
-        return area.locator("img").first.get_attribute("src")
-
-    def wait_for_another_picture(self, area: Locator, before: str) -> None:
-        """Wait until the picture in an output is no longer the one whose address is `before`."""
-        image = area.locator("img").first.element_handle()
-        self.page.wait_for_function("([image, before]) => image.src !== before", arg=[image, before], timeout=10_000)
-
     def screenshot(self, piece: str | int, path: Path | str) -> None:
         """Save a picture of a cell's output."""
         area = self.output(piece).locator(".jp-OutputArea").first

@@ -1,14 +1,12 @@
-"""Notebooks open in Jupyter, in a real browser. In CI a missing browser is a failure, not a skip.
+"""Notebooks open in Jupyter, in a real browser.
 
 A class of tests names its notebooks as LABS and the application as APPLICATION. One server and one browser serve all of
 them, and each notebook is opened once and run once.
 """
 
-import os
-
 import pytest
 
-from tools.browser import find_browser, jupyter_in_browser
+from tools.browser import jupyter_in_browser
 
 # What Jupyter itself complains of, whatever notebook is open.
 NOT_OURS = {
@@ -22,9 +20,7 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture(scope="class")
-def jupyter(request):
-    if find_browser() is None and not os.environ.get("CI"):
-        pytest.skip("no Chromium or Chrome on this machine")
+def jupyter(request, chromium):
     with jupyter_in_browser(*request.cls.LABS, application=request.cls.APPLICATION) as jupyter:
         yield jupyter
 

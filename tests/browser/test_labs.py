@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import nbformat
+import pytest
 
 from tools.hands import Explorer, explorers, widgets
 
+pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
 SOLUTIONS, NOTEBOOKS = (sorted((ROOT / folder).glob("*.ipynb")) for folder in ("solutions", "notebooks"))
 UNDONE = "is not done yet"

@@ -1,14 +1,12 @@
 """Everything that the course shows, looked at by axe, in a light and a dark theme, and in a narrow window."""
 
-import os
-
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from labutils import explore
-from tools.browser import find_browser, notebook_in_browser
+from tools.browser import notebook_in_browser
 from tools.build_course import KERNEL
 
 pytestmark = pytest.mark.browser
@@ -56,9 +54,7 @@ NARROW = 520  # pixels: half a small laptop's screen
 
 
 @pytest.fixture(scope="module")
-def page_of_all(tmp_path_factory):
-    if find_browser() is None and not os.environ.get("CI"):
-        pytest.skip("no Chromium or Chrome on this machine")
+def page_of_all(tmp_path_factory, chromium):
     cells = [new_code_cell(source) for source in SHOWN.values()]
     for cell in cells:
         cell.metadata["tags"] = ["raises-exception"]
