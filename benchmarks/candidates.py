@@ -6,8 +6,8 @@ A candidate is the steps from a tensor to its reconstruction: phase -> f(x, what
 import torch
 from torchao.quantization import quant_primitives as torchao
 
-from labutils.affine import choose_qparams, dequantize, quantize
-from labutils.scheme import PerAxis, PerGroup, PerTensor, Scheme
+from labutils.arrays.affine import choose_qparams, dequantize, quantize
+from labutils.arrays.scheme import PerAxis, PerGroup, PerTensor, Scheme
 
 GRANULARITIES = {
     "per tensor": PerTensor(),

@@ -12,7 +12,7 @@ FLOAT = "float32"
 def table(count=256, repeats=5, progress=lambda rounds, title: rounds):
     """Rows: seconds, times as fast as float, mean cosine to float, retrieval@1 over all questions, MB held."""
     from labutils import data, mean_cosine, retrieval_at_1
-    from labutils.nn import model_bytes
+    from labutils.models.conversion import model_bytes
 
     encoders = candidates(data.sentence_encoder())
     sentences = data.calibration_sentences()[:count]
@@ -42,8 +42,9 @@ def candidates(encoder):
     """who -> encoder, each with a model of its own."""
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
-    from labutils.nn import Int8Linear, quantize_model
-    from labutils.scheme import PerAxis, PerGroup, Scheme
+    from labutils.arrays.scheme import PerAxis, PerGroup, Scheme
+    from labutils.models.conversion import quantize_model
+    from labutils.models.layers import Int8Linear
 
     by_torchao = copy.deepcopy(encoder.model)
     quantize_(by_torchao, Int8DynamicActivationInt8WeightConfig())

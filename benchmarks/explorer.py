@@ -5,17 +5,19 @@ from time import perf_counter
 
 import numpy as np
 
-from labutils import data, explore
+import labutils
+from labutils import data
+from labutils.labs.catalogue import EXPLORERS
 
-NAMES = tuple(name for name in explore.__all__ if name.startswith("explore_"))
+NAMES = tuple(EXPLORERS)
 OPENINGS = {  # how an explorer is opened that does not take any values: as its lab does, or over rows of values
-    "explore_digit": lambda x: explore.explore_digit(7),
-    "explore_granularity": lambda x: explore.explore_granularity(rows(x)),
-    "explore_groups": lambda x: explore.explore_groups(rows(x)),
-    "explore_linear": lambda x: explore.explore_linear(),
-    "explore_model": lambda x: explore.explore_model(data.digits_model()),
-    "explore_smoothing": lambda x: explore.explore_smoothing(rows(x)[:256], rows(x)),
-    "explore_training": lambda x: explore.explore_training(),
+    "explore_digit": lambda x: labutils.explore_digit(7),
+    "explore_granularity": lambda x: labutils.explore_granularity(rows(x)),
+    "explore_groups": lambda x: labutils.explore_groups(rows(x)),
+    "explore_linear": lambda x: labutils.explore_linear(),
+    "explore_model": lambda x: labutils.explore_model(data.digits_model()),
+    "explore_smoothing": lambda x: labutils.explore_smoothing(rows(x)[:256], rows(x)),
+    "explore_training": lambda x: labutils.explore_training(),
 }
 SIZE = 10**6  # values
 
@@ -23,7 +25,7 @@ SIZE = 10**6  # values
 def opened(name, size=SIZE):
     """The explorer `name`, over `size` float32 normals where it takes an array."""
     x = np.random.default_rng(0).normal(size=size).astype(np.float32)
-    return OPENINGS.get(name, getattr(explore, name))(x)
+    return OPENINGS.get(name, getattr(labutils, name))(x)
 
 
 def rows(x):

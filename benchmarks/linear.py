@@ -83,8 +83,8 @@ def candidates(linear):
     from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig
 
-    from labutils.nn import Int8Linear, PackedLinear, QuantizedLinear
-    from labutils.scheme import PerGroup, Scheme
+    from labutils.arrays.scheme import PerGroup, Scheme
+    from labutils.models.layers import Int8Linear, PackedLinear, QuantizedLinear
 
     packed = PackedLinear(linear, Scheme(4, granularity=PerGroup(128)))
     return {

@@ -9,8 +9,8 @@ from torchao.prototype.mx_formats.kernels import pack_uint4, unpack_uint4
 from torchao.quantization import quant_primitives as torchao
 
 from benchmarks.tables import ratio
-from labutils.answers import dequantize_group, pack_int4, quantize_group, unpack_int4
-from labutils.packing import pack, unpack
+from labutils.arrays.packing import pack, unpack
+from labutils.labs.answers import dequantize_group, pack_int4, quantize_group, unpack_int4
 
 OURS = "labutils"
 

@@ -8,8 +8,8 @@ import torch
 
 from benchmarks.candidates import CANDIDATES, GRANULARITIES, run
 from benchmarks.tables import ratio
-from labutils.affine import dequantize, quantize
-from labutils.scheme import Scheme
+from labutils.arrays.affine import dequantize, quantize
+from labutils.arrays.scheme import Scheme
 
 BOTH = "quantize + dequantize"
 ALL = "choose + quantize + dequantize"

@@ -5,9 +5,10 @@ import io
 
 import torch
 
-from labutils import data, training
-from labutils.affine import fake_quantize
-from labutils.scheme import PerAxis, Scheme
+from labutils import data
+from labutils.arrays.affine import fake_quantize
+from labutils.arrays.scheme import PerAxis, Scheme
+from labutils.models import training
 
 BITS = (4, 3, 2)
 SEEDS = (0, 1, 2)

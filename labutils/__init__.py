@@ -2,51 +2,32 @@
 
 >>> from labutils import check, explore_bits
 
-Importing is light: each name is loaded when it is first used, and labs 00 to 04 run where torch is not installed.
+Importing is light: each name is loaded when it is first used, and labs 00 to 04 run where torch is not installed. Six
+rooms, from the ground up: arrays, data, models, formats, course, labs. A room imports only from those before it.
 """
 
 import lazy_loader
 
+from labutils.labs.catalogue import EXPLORERS
+
+ROOMS = ("arrays", "data", "models", "formats", "course", "labs")  # from the ground up
+
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=[
-        "affine",
-        "answers",
-        "calibration",
-        "checks",
-        "data",
-        "doctor",
-        "embeddings",
-        "explore",
-        "figures",
-        "kernels",
-        "metrics",
-        "nn",
-        "outliers",
-        "packing",
-        "progress",
-        "theory",
-        "training",
-    ],
+    submodules=ROOMS,
     submod_attrs={
-        "affine": ["QuantizedArray", "choose_qparams", "dequantize", "fake_quantize", "qparams_of_range", "quantize"],
-        "checks": ["CheckFailed", "board", "check", "examine", "or_reference"],
-        "embeddings": ["mean_cosine", "retrieval_at_1"],
-        "explore": [
-            "explore_bits",
-            "explore_calibration",
-            "explore_clipping",
-            "explore_digit",
-            "explore_granularity",
-            "explore_groups",
-            "explore_linear",
-            "explore_model",
-            "explore_smoothing",
-            "explore_training",
-            "explore_zero_point",
-            "predict",
-        ],
-        "metrics": ["quantization_error", "sqnr_db"],
-        "scheme": ["PerAxis", "PerGroup", "PerTensor", "Scheme"],
-    },
+        "arrays": ["calibration", "packing", "theory"],
+        "arrays.affine": ["choose_qparams", "dequantize", "fake_quantize", "qparams_of_range", "quantize"],
+        "arrays.metrics": ["quantization_error", "sqnr_db"],
+        "arrays.scheme": ["PerAxis", "PerGroup", "PerTensor", "Scheme"],
+        "course": ["doctor", "palette"],
+        "course.predict": ["predict"],
+        "course.report": ["CheckFailed"],
+        "labs": ["answers"],
+        "labs.board": ["board"],
+        "labs.check": ["check", "examine", "or_reference"],
+        "models": ["kernels", "outliers", "training"],
+        "models.evaluation": ["mean_cosine", "retrieval_at_1"],
+    }
+    | {f"labs.{file}": [name] for name, file in EXPLORERS.items()},
 )

@@ -22,8 +22,8 @@ from labutils import (
     predict,
     theory,
 )
-from labutils.figures import Picture, new_figure
-from labutils.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY
 
 network = data.digits_network()
 weights = network.weights["block3.pointwise.weight"].reshape(128, 64)  # trained, float32

@@ -23,9 +23,9 @@ from labutils import (
     predict,
     quantization_error,
 )
-from labutils.answers import dequantize_symmetric, quantize_symmetric
-from labutils.figures import Picture, new_figure
-from labutils.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY
+from labutils.labs.answers import dequantize_symmetric, quantize_symmetric
 
 network = data.digits_network()
 images, labels = data.digits("test")

@@ -28,8 +28,8 @@ from labutils import (
     quantize,
     sqnr_db,
 )
-from labutils.figures import Picture, new_figure
-from labutils.palette import ORIGINAL, QUANTIZED, THEORY
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import ORIGINAL, QUANTIZED, THEORY
 
 network = data.digits_network()
 matrices = {name: w for name, w in network.weights.items() if w.ndim > 1}  # not the biases

@@ -21,8 +21,8 @@ from labutils import (
     predict,
     sqnr_db,
 )
-from labutils.figures import Picture, new_figure
-from labutils.palette import GOOD, QUANTIZED, THEORY
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, QUANTIZED, THEORY
 
 # %% [markdown]
 # The matrix of this lab is a real one, from a language model: MiniLM, which turns sentences into vectors. Its weights do

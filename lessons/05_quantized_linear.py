@@ -21,8 +21,12 @@ from torch import nn
 from torch.nn import functional
 
 from labutils import check, data, explore_linear, kernels, or_reference, predict, sqnr_db
-from labutils.answers import quantize_asymmetric, quantize_per_channel, quantize_symmetric
-from labutils.explore.lab05 import Roofs
+from labutils.labs.answers import (
+    quantize_asymmetric,
+    quantize_per_channel,
+    quantize_symmetric,
+)
+from labutils.labs.lab05.explore_linear import Roofs
 
 # %% [markdown]
 # ## Why
@@ -398,11 +402,11 @@ print(f"float32 / yours {before / after:.2f}, float16 / yours {half / after:.2f}
 # %% [markdown]
 # ### It survives what modules go through
 #
-# The course's own, `labutils.nn.QuantizedLinear`, does what yours does, says what it is, and takes any `Scheme`:
+# The course's own, `labutils.models.QuantizedLinear`, does what yours does, says what it is, and takes any `Scheme`:
 
 # %% tags=["minilm"]
-from labutils.nn import Int8Linear, PackedLinear
-from labutils.nn import QuantizedLinear as CourseLinear
+from labutils.models import Int8Linear, PackedLinear
+from labutils.models import QuantizedLinear as CourseLinear
 
 x = torch.from_numpy(rng.normal(size=(64, inputs)).astype(np.float32))
 fresh = CourseLinear.from_float(nn.Linear(inputs, outputs))

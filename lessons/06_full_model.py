@@ -32,9 +32,9 @@ from labutils import (
     predict,
     retrieval_at_1,
 )
-from labutils.figures import Picture, new_figure
-from labutils.nn import Int8Linear, PackedLinear, QuantizedLinear
-from labutils.palette import QUANTIZED, THEORY
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import QUANTIZED, THEORY
+from labutils.models import Int8Linear, PackedLinear, QuantizedLinear
 
 network = data.digits_model()  # reads handwritten digits; comes with the course
 images, labels = (torch.from_numpy(array) for array in data.digits("test"))
@@ -537,7 +537,7 @@ if encoder:
 
 # %% tags=["minilm"]
 if encoder:
-    from labutils.nn import model_bytes as bytes_held
+    from labutils.models import model_bytes as bytes_held
 
     small = minis["weights 8 bits"]
     print("MB held               float   8 bits")
@@ -554,7 +554,7 @@ if encoder:
 
 # %% tags=["minilm"]
 from labutils import PerAxis
-from labutils.affine import quantize
+from labutils.arrays.affine import quantize
 
 
 class QuantizedEmbedding(nn.Module):
@@ -730,7 +730,7 @@ for name, parameter in block.named_parameters():
 # %% [markdown]
 # Query, key and value are one parameter of `MultiheadAttention`, which is no linear layer: a quarter of the weights. And its
 # `out_proj` is a *subclass* of `nn.Linear` whose `forward` is never called: attention reads its `.weight` directly. If
-# `isinstance` finds it and you replace it, `.weight` had better be there. The course's `labutils.nn.quantize_model` leaves
+# `isinstance` finds it and you replace it, `.weight` had better be there. The course's `labutils.models.quantize_model` leaves
 # subclasses alone. Always print what was replaced, and what was not.
 
 # %% [markdown]
@@ -800,7 +800,7 @@ check(allocate_bits)
 # bits of the same size, on test images:
 
 # %%
-from labutils.nn import quantize_model as by_rule
+from labutils.models import quantize_model as by_rule
 
 allocate = or_reference(allocate_bits)
 widths = range(2, 9)
@@ -842,7 +842,7 @@ for budget in (3, 4, 5):
 
 # %% tags=["minilm"]
 if encoder:
-    from labutils.nn import allocate_bits as solve
+    from labutils.models import allocate_bits as solve
 
     parts = {name: encoder.model.get_submodule(name) for name in losses}
     sizes = {name: layer.weight.numel() for name, layer in parts.items()}

@@ -26,8 +26,8 @@ from labutils import (
     sqnr_db,
     theory,
 )
-from labutils.figures import Picture, new_figure
-from labutils.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
 
 # %% [markdown]
 # ## Why
@@ -627,7 +627,7 @@ for bits in (8, 3):
 
 # %% tags=["nbval-ignore-output"]
 from labutils.data.minilm import MiniLMMissing
-from labutils.embeddings import mean_cosine
+from labutils.models import mean_cosine
 
 try:
     encoder = data.sentence_encoder()
@@ -638,7 +638,7 @@ except (ImportError, MiniLMMissing) as missing:
 
 # %% tags=["minilm"]
 from labutils import PerGroup
-from labutils.nn import linear_layers
+from labutils.models import linear_layers
 
 SIGNED = {
     "min-max": lambda bits: calibration.MinMax(),

@@ -31,9 +31,9 @@ from labutils import (
     retrieval_at_1,
     sqnr_db,
 )
-from labutils.figures import Picture, new_figure
-from labutils.nn import Int8Linear, linear_layers, quantize_model
-from labutils.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
+from labutils.models import Int8Linear, linear_layers, quantize_model
 
 # %% [markdown]
 # The model of this lab is MiniLM, the sentence encoder of lab 06: six transformer blocks, 36 linear layers. Where it

@@ -29,8 +29,8 @@ from labutils import (
     predict,
     training,
 )
-from labutils.figures import Picture, new_figure
-from labutils.palette import GOOD, ORIGINAL, QUANTIZED, THEORY
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY
 
 # %% [markdown]
 # ## Why

@@ -8,7 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from labutils import progress
+from labutils.course import progress
 from labutils.data import minilm
 
 

@@ -5,6 +5,7 @@ import os
 import pytest
 from hypothesis import settings
 
+import labutils
 from labutils.data import sentence_encoder
 from labutils.data.minilm import MiniLMMissing
 
@@ -13,7 +14,7 @@ settings.register_profile("course", deadline=None, derandomize=True, max_example
 settings.load_profile("course")
 
 
-QUICK = ("tests/test_", "tests/checks/", "tests/data/", "tests/explore/")
+QUICK = ("tests/test_", *(f"tests/{room}/" for room in labutils.ROOMS))
 
 
 def pytest_collection_modifyitems(items):
@@ -51,3 +52,32 @@ def trained():
 def encoder(trained):
     """One whose model may be changed."""
     return sentence_encoder()
+
+
+@pytest.fixture
+def outlives(monkeypatch):
+    """outlives(explore, working, broken, sentence): a function that breaks while a slider moves is reported with
+    `sentence`, shows no picture of what it did not compute, and works again as soon as it works again.
+
+    `control` is the slider, moved by `step`; what takes long when it works needs a longer `time_limit`, in seconds.
+    """
+
+    def outlives(explore, working, broken, sentence, control="num_bits", step=1, time_limit=0.2):
+        monkeypatch.setattr("labutils.course.explorer.TIME_LIMIT", time_limit)
+        works = [True]
+
+        def function(*args):
+            return (working if works[0] else broken)(*args)
+
+        explorer = explore(quantize=function)
+        slider = explorer.controls[control]
+        start, good = slider.value, explorer.picture.value
+        works[0] = False
+        slider.value = start + step
+        assert sentence in explorer.readout.value
+        assert explorer.picture.value != good
+        works[0] = True
+        slider.value = start
+        assert explorer.picture.value == good
+
+    return outlives

@@ -9,8 +9,8 @@ pytest.importorskip("torchao")
 pytest.importorskip("playwright")
 torch = pytest.importorskip("torch")
 
-from benchmarks import browser, encoding, explorer, imports, linear, memory, packing, quantize, tables, training  # noqa: E402
-from benchmarks.candidates import CANDIDATES, GRANULARITIES, run  # noqa: E402
+from benchmarks import browser, encoding, explorer, imports, linear, memory, packing, quantize, tables, training
+from benchmarks.candidates import CANDIDATES, GRANULARITIES, run
 
 
 @pytest.mark.parametrize("name", GRANULARITIES)

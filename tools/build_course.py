@@ -26,8 +26,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from tqdm import tqdm
 
-from labutils.checks import EXERCISES
 from labutils.data import minilm
+from labutils.labs.catalogue import EXERCISES
 
 if sys.version_info >= (3, 11):
     import tomllib

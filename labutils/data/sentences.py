@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labutils.arrays.inputs import whole_number
 from labutils.data import minilm
-from labutils.scheme import whole_number
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,7 +5,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from labutils import explore
+from labutils.labs import catalogue
 from tools.browser import notebook_in_browser
 from tools.build_course import KERNEL
 
@@ -14,8 +14,9 @@ pytestmark = pytest.mark.browser
 PREPARED = """
 import numpy as np
 from labutils import *
-from labutils import data, doctor
-from labutils.explore import *
+from labutils import data
+from labutils.course import doctor
+from labutils import *
 
 w = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
 
@@ -81,7 +82,7 @@ def themed(page_of_all, request):
 
 
 def test_every_explorer_is_looked_at():
-    assert set(EXPLORERS) == {name for name in explore.__all__ if name.startswith("explore_")}
+    assert set(EXPLORERS) == set(catalogue.EXPLORERS)
 
 
 @pytest.mark.parametrize("shown", SHOWN)

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from labutils.checks import EXERCISES
+from labutils.labs.catalogue import EXERCISES
 from tests.classroom.course import Course
 
 pytestmark = pytest.mark.classroom
@@ -24,12 +24,12 @@ NAMED = os.environ.get("CLASSROOM", "").split()
 PLAYED = EVERY if NAMED == ["all"] else NAMED or FAST
 CELL_TIMEOUT = 20 if PLAYED == FAST else 60  # seconds: what README says, or less where every cell of the labs is fast
 
-MISTAKE = """from labutils.checks import EXERCISES
+MISTAKE = """from labutils.labs.catalogue import EXERCISES
 
 def {name}(*args, **kwargs):
     return EXERCISES["{name}"].misconceptions[0].wrong(*args, **kwargs)
 """
-MISTAKEN_CLASS = """from labutils.checks import EXERCISES
+MISTAKEN_CLASS = """from labutils.labs.catalogue import EXERCISES
 
 class {name}:
     from_float = EXERCISES["{name}"].misconceptions[0].wrong

@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
-from labutils.data import digits, digits_accuracy, digits_model, digits_network  # noqa: E402
-from labutils.data.digits import ARCHITECTURE  # noqa: E402
+from labutils.data import digits, digits_accuracy, digits_model, digits_network
+from labutils.data.digits import ARCHITECTURE
 
 
 @pytest.fixture

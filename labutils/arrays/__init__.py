@@ -1,0 +1,9 @@
+"""Numbers, arrays and what quantization does to them: NumPy and torch alike, no network, no notebook."""
+
+import pkgutil
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules={module.name for module in pkgutil.iter_modules(__path__)}
+)

@@ -1,0 +1,234 @@
+"""x is about scale * (q - zero_point): choosing the scale, going to integer codes, and coming back.
+
+The map is equation 1 of Jacob et al. 2018 (arXiv:1712.05877). One implementation serves NumPy arrays and torch tensors
+on any device, through array-api-compat. It works tile by tile (see `layout.TILE`), which bounds the memory needed
+beside the result to a megabyte and spares most of the traffic to main memory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from labutils.arrays.inputs import (
+    Array,
+    code_array,
+    real_array,
+    real_number,
+    require_finite,
+    require_one_library,
+    working_dtype,
+)
+from labutils.arrays.layout import Layout
+from labutils.arrays.scheme import PerTensor, Scheme
+
+QParams = tuple[Array, "Array | int"]  # (scale, zero_point)
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedArray:
+    """Codes with all that is needed to read them.
+
+    codes       integers in the shape of the original, dtype `scheme.code_dtype`
+    scale       float array in the shape that the granularity says, positive and finite
+    zero_point  the int 0 when symmetric, else an int32 array in the shape of `scale`
+    scheme      how the codes were made
+    dtype       the dtype to reconstruct
+    """
+
+    codes: Array
+    scale: Array
+    zero_point: Array | int
+    scheme: Scheme
+    dtype: Any
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: codes in their dtype (a 4-bit code takes a byte until it is packed), scales, zero points."""
+        held = [self.codes, self.scale] if self.scheme.symmetric else [self.codes, self.scale, self.zero_point]
+        return sum(array.nbytes for array in held)
+
+
+def choose_qparams(x: Array, scheme: Scheme = Scheme()) -> QParams:
+    """Return the `(scale, zero_point)` with which the grid of `scheme` spans the range of `x`.
+
+    >>> choose_qparams(np.array([-1.0, 0.5, 2.54], dtype=np.float32))
+    (array(0.02, dtype=float32), 0)
+
+    symmetric:   scale = clip * max|x| / quant_max, zero_point = 0 (the Python int)
+    asymmetric:  the range is first widened to include 0, so that 0.0 is exact and the zero point fits its codes;
+                 scale = clip * (max - min) / (2^b - 1), zero_point = round(-clip * min / scale) as int32
+
+    `scale` is float32 (float64 for float64 input), in the shape that the granularity says; a slice that is all zero
+    gets scale 1. There is no floor: tiny values keep their relative precision. TypeError for what is not a NumPy or
+    torch array of real floats; ValueError for an empty one, NaN or Inf, or an axis that is not there.
+    """
+    xp, x = real_array(x)
+    layout = _layout(x, scheme)
+    low, high = _range(xp, x, layout)
+    if not bool(xp.all(xp.isfinite(low) & xp.isfinite(high))):  # NaN and Inf show there: x need not be read again
+        require_finite(xp, x)
+    scale, zero_point = _qparams(xp, low, high, scheme)
+    scale = xp.reshape(scale, layout.scale_shape)
+    return scale, 0 if scheme.symmetric else xp.reshape(zero_point, layout.scale_shape)
+
+
+def qparams_of_range(low: float, high: float, scheme: Scheme, like: Array) -> QParams:
+    """Return the `(scale, zero_point)` with which one grid of `scheme` spans [low, high], for arrays such as `like`.
+
+    >>> x = np.array([-0.6, 0.5, 2.0, 9.0], dtype=np.float32)
+    >>> qparams_of_range(0, 2.55, Scheme(symmetric=False), like=x)
+    (array(0.01, dtype=float32), array(0, dtype=int32))
+
+    As `choose_qparams` of a tensor that reaches from `low` to `high`; `like` says the library, the device and the
+    precision. This is how a range that calibration has found gets to `quantize`. [0, 0] gets scale 1, as a slice of
+    zeros does. ValueError where low > high, or for ends that the dtype of the scale cannot hold.
+    """
+    xp, like = real_array(like, "like")
+    low, high = real_number(low, "low"), real_number(high, "high")
+    dtype = working_dtype(xp, like)
+    largest = float(xp.finfo(dtype).max)
+    if max(abs(low), abs(high)) > largest:
+        raise ValueError(f"low and high must lie within {largest:g} of 0, got [{low:g}, {high:g}]")
+    ends = xp.asarray([low, high], dtype=dtype, device=array_api_compat.device(like))
+    lost = not low == high == 0 and not bool(xp.any(ends != 0))
+    if low > high or lost:
+        raise ValueError(f"the range must reach from low up to high, and be more than 0, got [{low:g}, {high:g}]")
+    return choose_qparams(ends, replace(scheme, granularity=PerTensor()))
+
+
+def quantize(x: Array, scheme: Scheme = Scheme(), qparams: QParams | None = None) -> QuantizedArray:
+    """Quantize: q = clamp(round(x / scale) + zero_point, quant_min, quant_max), ties to even.
+
+    >>> quantize(np.array([-1.0, 0.5, 2.54], dtype=np.float32)).codes
+    array([-50,  25, 127], dtype=int8)
+
+    `qparams` is what `choose_qparams` returned, for `x` or for other data that stands for it; by default it is chosen
+    from `x`. |x - dequantize(q)| <= scale / 2 wherever nothing was clamped. Errors as in `choose_qparams`, and
+    ValueError for a scale that is not positive, a zero point that is not a code, or another shape.
+    """
+    xp, x = real_array(x)
+    layout = _layout(x, scheme)
+    scale, zero_point = choose_qparams(x, scheme) if qparams is None else _checked_qparams(xp, x, scheme, *qparams)
+    scales, zeros = _columns(xp, layout, scale, zero_point, scheme)
+    source = layout.view(xp, x)
+    codes = xp.empty(layout.rgk, dtype=getattr(xp, scheme.code_dtype), device=array_api_compat.device(x))
+    for tile, shared in layout.tiles(_on_cpu(x)):
+        with np.errstate(over="ignore"):  # x / scale beyond the largest float saturates like any other
+            steps = xp.round(xp.astype(source[tile], scale.dtype, copy=False) / scales[shared])
+        if zeros is not None:
+            steps += zeros[shared]
+        codes[tile] = xp.astype(xp.clip(steps, scheme.quant_min, scheme.quant_max), codes.dtype)
+    return QuantizedArray(layout.unview(xp, codes), scale, zero_point, scheme, x.dtype)
+
+
+def dequantize(quantized: QuantizedArray) -> Array:
+    """Reconstruct x' = scale * (q - zero_point), in the dtype that was quantized.
+
+    >>> dequantize(quantize(np.array([-1.0, 0.5, 2.54], dtype=np.float32)))
+    array([-1.  ,  0.5 ,  2.54], dtype=float32)
+    """
+    if not isinstance(quantized, QuantizedArray):
+        raise TypeError(f"quantized must be a QuantizedArray, as `quantize` returns, got {type(quantized).__name__}")
+    codes, scale, scheme = quantized.codes, quantized.scale, quantized.scheme
+    xp = array_api_compat.array_namespace(codes)
+    layout = Layout.of(codes.shape, scheme.granularity)
+    scales, zeros = _columns(xp, layout, scale, quantized.zero_point, scheme)
+    source = layout.view(xp, codes)
+    values = xp.empty(layout.rgk, dtype=quantized.dtype, device=array_api_compat.device(codes))
+    # The outermost code may lie up to half a step beyond the largest float: it saturates there.
+    largest = float(xp.finfo(quantized.dtype).max) * (1 - 2 * float(xp.finfo(scale.dtype).eps))
+    harmless = largest / 2**scheme.num_bits  # no code times such a scale is beyond it
+    saturates = float(xp.max(scale)) > harmless
+    if saturates:  # array by array: torch makes number / array a product with 1 / array, which is subnormal here
+        most = xp.full_like(scales, largest) / xp.maximum(scales, xp.full_like(scales, harmless))
+    for tile, shared in layout.tiles(_on_cpu(codes)):
+        steps = xp.astype(source[tile], scale.dtype)
+        if zeros is not None:
+            steps -= zeros[shared]
+        if saturates:
+            steps = xp.clip(steps, -most[shared], most[shared])
+        steps *= scales[shared]
+        values[tile] = xp.astype(steps, values.dtype, copy=False)
+    return layout.unview(xp, values)
+
+
+def fake_quantize(x: Array, scheme: Scheme = Scheme(), qparams: QParams | None = None) -> Array:
+    """Quantize and reconstruct in one call: floats in, the nearest floats on the grid out. Nothing gets smaller.
+
+    >>> fake_quantize(np.array([-1.0, 0.5, 2.54], dtype=np.float32), Scheme(num_bits=3))
+    array([-0.84666663,  0.84666663,  2.54      ], dtype=float32)
+    """
+    return dequantize(quantize(x, scheme, qparams))
+
+
+def _layout(x: Array, scheme: Scheme) -> Layout:
+    if not isinstance(scheme, Scheme):
+        raise TypeError(f"scheme must be a Scheme, such as Scheme(num_bits=4), got {scheme!r}")
+    return Layout.of(x.shape, scheme.granularity)
+
+
+def _on_cpu(x: Array) -> bool:
+    return str(array_api_compat.device(x)) == "cpu"
+
+
+def _range(xp: Any, x: Array, layout: Layout) -> tuple[Array, Array]:
+    """The smallest and largest element of each slice, 0 among them, as (R or 1, G, 1) arrays of the working dtype."""
+    work = working_dtype(xp, x)
+    low = xp.zeros(layout.column_shape, dtype=work, device=array_api_compat.device(x))
+    high = xp.zeros_like(low)
+    reduced = 2 if layout.per_row else (0, 2)
+    source = layout.view(xp, x)
+    for tile, shared in layout.tiles(_on_cpu(x)):
+        piece = xp.astype(source[tile], work, copy=False)
+        low[shared] = xp.minimum(low[shared], xp.min(piece, axis=reduced, keepdims=True))
+        high[shared] = xp.maximum(high[shared], xp.max(piece, axis=reduced, keepdims=True))
+    return low, high
+
+
+def _qparams(xp: Any, low: Array, high: Array, scheme: Scheme) -> QParams:
+    """Scale and zero point for the range [low, high], which includes 0, times `scheme.clip`."""
+    silent = (low == 0) & (high == 0)
+    low, high = low * scheme.clip, high * scheme.clip
+    levels = scheme.quant_max if scheme.symmetric else scheme.quant_max - scheme.quant_min
+    # Divided before it is subtracted: high - low overflows for values near the largest float.
+    scale = xp.maximum(high, -low) / levels if scheme.symmetric else high / levels - low / levels
+    # Below the normal numbers the quotient may have been rounded down, even to 0: one step up keeps the range covered.
+    info = xp.finfo(scale.dtype)
+    smallest = float(info.smallest_normal) * float(info.eps)
+    scale = xp.where(scale < info.smallest_normal, scale + smallest, scale)
+    scale = xp.where(silent, xp.ones_like(scale), scale)
+    return scale, xp.astype(xp.round(-low / scale), xp.int32)
+
+
+def _checked_qparams(xp: Any, x: Array, scheme: Scheme, scale: Array, zero_point: Array | int) -> QParams:
+    """`scale` in the working dtype and `zero_point` as int32, for an `x` whose range was not looked at."""
+    require_finite(xp, x)
+    _, scale = real_array(scale, "scale")
+    require_one_library(scale=scale, x=x)
+    least, most = float(xp.min(scale)), float(xp.max(scale))
+    if not 0 < least <= most < math.inf:
+        raise ValueError(f"scale must be positive and finite everywhere, got values from {least} to {most}")
+    scale = xp.astype(scale, working_dtype(xp, x, scale))
+    if scheme.symmetric:
+        if not isinstance(zero_point, int) or zero_point != 0:
+            raise ValueError(f"zero_point of a symmetric scheme must be the int 0, got {zero_point!r}")
+        return scale, 0
+    _, zero_point = code_array(zero_point, "zero_point")
+    require_one_library(zero_point=zero_point, x=x)
+    least, most = int(xp.min(zero_point)), int(xp.max(zero_point))
+    if not scheme.quant_min <= least <= most <= scheme.quant_max:
+        raise ValueError(f"zero_point must be a code, {scheme.quant_min} to {scheme.quant_max}, got {least} to {most}")
+    return scale, xp.astype(zero_point, xp.int32)
+
+
+def _columns(xp: Any, layout: Layout, scale: Array, zero_point: Array | int, scheme: Scheme) -> tuple[Array, Any]:
+    """Scales and zero points to broadcast over the view; None for the zero points of a symmetric scheme."""
+    scales = layout.column(xp, scale, "scale")
+    if scheme.symmetric:
+        return scales, None
+    return scales, xp.astype(layout.column(xp, zero_point, "zero_point"), scale.dtype)

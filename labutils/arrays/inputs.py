@@ -1,0 +1,119 @@
+"""What may come in: numbers, bit widths and arrays are checked here, and refused with what came and what was expected.
+
+Each function returns its argument in the form that the rest of the package computes with, or raises: TypeError for
+another kind of thing, ValueError for the right kind with a value that cannot be used. Nothing is silently repaired.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import operator
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+Array = Any  # a numpy.ndarray or a torch.Tensor
+
+MIN_BITS, MAX_BITS = 2, 16
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def whole_number(value: object, name: str) -> int:
+    """Return `value` as an int, or raise: 8 and np.int64(8) are whole numbers; True, 4.0 and "8" are not."""
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, (bool, np.bool_)):
+            return operator.index(value)
+    raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
+
+
+def real_number(value: object, name: str) -> float:
+    """Return `value` as a finite float, or raise: 1, 0.5 and np.float32(0.5) pass; True, NaN and "1" do not."""
+    try:
+        if isinstance(value, (bool, str, bytes, np.bool_, np.complexfloating)) or not hasattr(value, "__float__"):
+            raise TypeError
+        number = float(value)
+    except TypeError:  # from float(), for an array of several numbers
+        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}") from None
+    except OverflowError:  # an int beyond the largest float
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {number}")
+    return number
+
+
+def positive_number(value: object, name: str) -> float:
+    """Return `value` as a finite float above 0, or raise."""
+    number = real_number(value, name)
+    if number <= 0:
+        raise ValueError(f"{name} must be positive, got {number}")
+    return number
+
+
+def bit_width(num_bits: object) -> int:
+    """Return `num_bits` as an int in [2, 16], or raise."""
+    bits = whole_number(num_bits, "num_bits")
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise ValueError(f"num_bits must be between {MIN_BITS} and {MAX_BITS}, got {bits}")
+    return bits
+
+
+def real_array(x: object, name: str = "x") -> tuple[Any, Array]:
+    """Return `(namespace, x)` for a non-empty NumPy or torch array of real floats, else raise what came and what not.
+
+    >>> real_array([0.5, 1.0])
+    Traceback (most recent call last):
+    TypeError: x must be a NumPy array or a torch tensor, got list
+    """
+    xp, x = _array(x, name)
+    if str(x.dtype).removeprefix("torch.") not in FLOATS:
+        raise TypeError(f"{name} must hold floats (float16, bfloat16, float32 or float64), got dtype {x.dtype}")
+    return xp, x
+
+
+def code_array(q: object, name: str = "q") -> tuple[Any, Array]:
+    """Return `(namespace, q)` for a non-empty NumPy or torch array of integers, else raise what came and what not.
+
+    >>> code_array(np.array([0.5, 1.0]))
+    Traceback (most recent call last):
+    TypeError: q must hold integer codes, got dtype float64
+    """
+    xp, q = _array(q, name)
+    if not xp.isdtype(q.dtype, "integral"):
+        raise TypeError(f"{name} must hold integer codes, got dtype {q.dtype}")
+    return xp, q
+
+
+def _array(x: object, name: str) -> tuple[Any, Array]:
+    if not isinstance(x, (np.ndarray, np.generic)) and not array_api_compat.is_torch_array(x):
+        raise TypeError(f"{name} must be a NumPy array or a torch tensor, got {type(x).__name__}")
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: its mask would be lost; pass x.filled(...) or x.compressed()")
+    x = x.detach() if array_api_compat.is_torch_array(x) else np.asarray(x)
+    if 0 in x.shape:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
+    return array_api_compat.array_namespace(x), x
+
+
+def require_one_library(**arrays: Array) -> None:
+    """Raise TypeError unless the named arrays are all NumPy's or all torch's.
+
+    >>> require_one_library(x=np.zeros(2), scale=torch.ones(1))
+    Traceback (most recent call last):
+    TypeError: x and scale must come from one library, got numpy.ndarray and torch.Tensor
+    """
+    if len({array_api_compat.is_torch_array(array) for array in arrays.values()}) > 1:
+        types = " and ".join(f"{type(array).__module__}.{type(array).__name__}" for array in arrays.values())
+        raise TypeError(f"{' and '.join(arrays)} must come from one library, got {types}")
+
+
+def require_finite(xp: Any, x: Array, name: str = "x") -> None:
+    """Raise ValueError where `x` holds NaN or Inf. Both show in its smallest or largest element: no mask is made."""
+    if not (math.isfinite(float(xp.min(x))) and math.isfinite(float(xp.max(x)))):
+        raise ValueError(f"{name} must be finite, but holds NaN or Inf (shape {tuple(x.shape)}, dtype {x.dtype})")
+
+
+def working_dtype(xp: Any, *arrays: Array) -> Any:
+    """The dtype to compute in: float64 where one of the arrays is float64, else float32 (16-bit floats included)."""
+    return xp.float64 if any(array.dtype == xp.float64 for array in arrays) else xp.float32

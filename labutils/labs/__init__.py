@@ -1,0 +1,9 @@
+"""The labs' own code: a folder a lab, a file an exercise, a file an explorer."""
+
+import pkgutil
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules={module.name for module in pkgutil.iter_modules(__path__)}
+)

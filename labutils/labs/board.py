@@ -1,0 +1,41 @@
+"""A bar per lab that fills as its checks pass."""
+
+from __future__ import annotations
+
+from labutils.course import palette, progress
+from labutils.course.panel import Panel, escape, frame
+from labutils.labs.catalogue import EXERCISES
+
+
+def board() -> Panel:
+    """A bar per lab that fills as its checks pass.
+
+    >>> board()  # doctest: +SKIP
+    00_start_here      [##########] 1 of 1
+    01_fundamentals    [####......] 2 of 6
+    """
+    done = progress.passed()
+    labs: dict[str, list[str]] = {}
+    for exercise in EXERCISES.values():
+        labs.setdefault(exercise.lab, []).append(exercise.name)
+    lines, rows, width = [], [], max(map(len, labs))
+    for lab, names in labs.items():
+        count, total = len(done.intersection(names)), len(names)
+        filled = round(10 * count / total)
+        left = [name for name in names if name not in done]
+        lines.append(f"{lab:<{width}} [{'#' * filled}{'.' * (10 - filled)}] {count} of {total}")
+        rows.append(_bar(lab, count, total, left))
+    return Panel(frame("Your progress", "".join(rows)), "\n".join(lines))
+
+
+def _bar(lab: str, count: int, total: int, left: list[str]) -> str:
+    still = f"still open: {escape(', '.join(left))}" if left else "complete"
+    return (
+        '<div style="display:flex;flex-wrap:wrap;align-items:baseline;gap:0 10px;margin:4px 0;font-weight:400">'
+        f'<span style="flex:0 0 12em">{escape(lab)}</span>'
+        f'<span role="img" aria-label="{count} of {total}" style="flex:0 0 160px;height:10px;border-radius:5px;'
+        f'background:#8884"><span style="display:block;height:10px;border-radius:5px;background:{palette.GOOD};'
+        f'width:{100 * count / total:.0f}%"></span></span>'
+        f'<span style="flex:0 0 3.5em">{count} of {total}</span>'
+        f'<span style="flex:1 1 16em;opacity:.75">{still}</span></div>'
+    )

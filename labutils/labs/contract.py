@@ -1,0 +1,98 @@
+"""What the contracts of several exercises have in common: shapes, dtypes, ranges, scales, rounding."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from labutils import data
+from labutils.arrays.scheme import Scheme
+from labutils.course.exercise import Wrong
+from labutils.course.reading import as_array, as_number, parts
+
+
+@cache
+def trained_weights() -> np.ndarray:
+    """Real trained weights, (128, 64) float32."""
+    return data.digits_network().weights["block3.pointwise.weight"].reshape(128, 64).copy()
+
+
+def read_quantized(value: object) -> dict:
+    """The answer of a symmetric quantizer: codes and one scale."""
+    q, scale = parts(value, ("q", "scale"))
+    return {"q": as_array(q, "q"), "scale": as_number(scale, "scale")}
+
+
+def read_asymmetric(value: object) -> dict:
+    """The answer of an asymmetric quantizer: codes, one scale, and one zero point, which stays the kind it came as."""
+    q, scale, zero_point = parts(value, ("q", "scale", "zero_point"))
+    zero = as_array(zero_point, "zero_point")
+    as_number(zero, "zero_point")  # refuses several
+    kind = np.int64 if zero.dtype.kind in "iu" else np.float64
+    return {
+        "q": as_array(q, "q"),
+        "scale": as_number(scale, "scale"),
+        "zero_point": zero.reshape(()).astype(kind)[()],
+    }
+
+
+def judge_codes(q: np.ndarray, x: np.ndarray, num_bits: int, symmetric: bool = True) -> None:
+    """Shape, dtype and range of codes, which hold for every quantizer."""
+    scheme = Scheme(num_bits, symmetric=symmetric)
+    if q.shape != x.shape:
+        raise Wrong(f"q should have the shape of x, {x.shape}, but has {q.shape}")
+    if q.dtype.kind != ("i" if symmetric else "u"):
+        sign = "signed" if symmetric else "unsigned"
+        raise Wrong(f"q should hold {sign} integers ({scheme.code_dtype}), but its dtype is {q.dtype}")
+    if q.dtype.name != scheme.code_dtype:
+        raise Wrong(f"{num_bits}-bit codes belong into {scheme.code_dtype}, but q has dtype {q.dtype}")
+    low, high = int(q.min()), int(q.max())
+    if low < scheme.quant_min or high > scheme.quant_max:
+        raise Wrong(
+            f"{num_bits}-bit codes lie in [{scheme.quant_min}, {scheme.quant_max}], but q reaches from {low} to {high}"
+        )
+
+
+def judge_scale(scale: float, expected: float, meaning: str) -> None:
+    if not math.isfinite(scale) or scale <= 0:
+        raise Wrong(f"scale should be a positive number, but it is {scale:g}")
+    if not math.isclose(scale, expected, rel_tol=1e-5):
+        raise Wrong(f"scale should be {meaning} = {expected:.6g}, but it is {scale:.6g}")
+
+
+def float32_noise(quant_max: int) -> float:
+    """What float32 may be off by in x / scale, in steps: two roundings of 2^-24; twice that is allowed."""
+    return 2.0**-22 * quant_max
+
+
+def judge_rounding(
+    q: np.ndarray,
+    scale: float | np.ndarray,
+    x: np.ndarray,
+    num_bits: int,
+    most: float = 0.5,
+    zero_point: int | None = None,
+) -> None:
+    """Every value comes back within `most` steps, half a step for rounding to the nearest, and what float32 loses.
+
+    `scale` is one number, or an array that broadcasts over `x`: a step for each channel, token or group.
+    """
+    symmetric = zero_point is None
+    scale = np.broadcast_to(np.asarray(scale, dtype=np.float64), x.shape)
+    steps = np.abs(x.astype(np.float64) / scale + (zero_point or 0) - q)
+    worst = np.unravel_index(np.argmax(steps), steps.shape)
+    if steps[worst] > most + float32_noise(Scheme(num_bits, symmetric=symmetric).quant_max):
+        where = ", ".join(str(int(i)) for i in worst)
+        from_zero = "" if symmetric else f" and 0.0 has the code {zero_point},"
+        off = f"{steps[worst]:.3g} step{'s' if steps[worst] > 1 else ''}"
+        raise Wrong(
+            f"x[{where}] = {x[worst]:.6g} is {x[worst] / scale[worst]:.4g} steps of scale,{from_zero} "
+            f"but its code is {q[worst]}: off by {off}, where at most {most:g} is lost"
+        )
+
+
+def wrapping(steps: np.ndarray, dtype: type) -> np.ndarray:
+    """What a cast without a clamp does to integers that do not fit: they wrap around."""
+    return np.asarray(steps).astype(np.int64).astype(dtype) if np.isfinite(steps).all() else steps.astype(dtype)

@@ -1,0 +1,136 @@
+"""quantize stochastic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from labutils.arrays import affine
+from labutils.arrays.inputs import real_array
+from labutils.arrays.metrics import quantization_error as quantization_error  # a learner writes it in lab 01
+from labutils.arrays.scheme import Scheme
+from labutils.course.exercise import Case, Exercise, Misconception, Wrong
+from labutils.labs import answers
+from labutils.labs.contract import (
+    float32_noise,
+    judge_codes,
+    judge_rounding,
+    judge_scale,
+    read_quantized,
+    trained_weights,
+)
+from labutils.labs.lab01 import LESSON
+from labutils.labs.lab01.quantize_clipped import _saturate
+
+Array = Any  # a numpy.ndarray or a torch.Tensor
+
+
+def quantize_stochastic(x: np.ndarray, num_bits: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds 2.3 to 3 with probability 0.3 and to 2 otherwise, so that the mean is 2.3 again.
+
+    >>> x = np.append(np.full(100_000, 0.23), 12.7).astype(np.float32)
+    >>> q, scale = quantize_stochastic(x, 8, np.random.default_rng(0))
+    >>> sorted(set(q.tolist())), round(float(q[:-1].mean()), 1)
+    ([2, 3, 127], 2.3)
+
+    NumPy only. Gupta et al. 2015 (arXiv:1502.02551), section 3.1.
+    """
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a numpy.random.Generator, got {type(rng).__name__}")
+    scheme = Scheme(num_bits)
+    _, x = real_array(x)
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"x must be a NumPy array, got {type(x).__name__}")
+    scale, _ = affine.choose_qparams(x, scheme)
+    steps = np.floor(x / scale + rng.random(x.shape, dtype=np.float64))
+    return np.clip(steps, scheme.quant_min, scheme.quant_max).astype(scheme.code_dtype), scale
+
+
+def _stochastic_cases() -> list[Case]:
+    w = trained_weights()
+    repeated = np.append(np.full(20_000, 0.23), 12.7).astype(np.float32)
+    return [
+        Case("20000 times 2.3 steps", (repeated, 8, np.random.default_rng(3))),
+        Case("20000 times -2.3 steps", (-repeated, 8, np.random.default_rng(4))),
+        Case("trained weights at 8 bits", (w, 8, np.random.default_rng(5))),
+        Case("trained weights at 4 bits", (w, 4, np.random.default_rng(6))),
+        Case("whole steps stay where they are", (np.arange(-7, 8, dtype=np.float32), 4, np.random.default_rng(7))),
+        Case("all zero", (np.zeros(10, dtype=np.float32), 8, np.random.default_rng(8))),
+    ]
+
+
+def _judge_stochastic(answer: dict, case: Case) -> None:
+    x, num_bits, _ = case.args
+    q, scale = answer["q"], answer["scale"]
+    judge_codes(q, x, num_bits)
+    largest = float(np.abs(x).max())
+    quant_max = Scheme(num_bits).quant_max
+    judge_scale(scale, largest / quant_max if largest else scale, f"max|x| / {quant_max}")
+    judge_rounding(q, scale, x, num_bits, most=1.0)
+    # Each rounding has a variance of at most 1/4 step^2: the mean of n lies within 5 * 0.5 / sqrt(n) steps of 0.
+    bias, bound = float(np.mean(q - x.astype(np.float64) / scale)), 2.5 / math.sqrt(x.size)
+    if abs(bias) > bound:
+        raise Wrong(f"on average the codes are off by {bias:+.3f} steps; chance explains at most {bound:.3f}")
+    drawn = np.abs(x.astype(np.float64) / scale - q) > 0.5 + float32_noise(quant_max)
+    fractional = np.abs(x.astype(np.float64) / scale - np.round(x / scale)) > 0.1
+    if fractional.sum() > 1000 and not drawn.any():
+        raise Wrong("every value went to its nearest code: nothing was left to chance")
+
+
+def _drawing(codes: Callable) -> Callable:
+    def quantize(x, num_bits, rng):
+        _, scale = answers.quantize_symmetric(x, num_bits)
+        return _saturate(codes(x / scale, rng), Scheme(num_bits)), scale
+
+    return quantize
+
+
+QUANTIZE_STOCHASTIC = (
+    Misconception(
+        "rounds to the nearest",
+        _drawing(lambda steps, rng: np.round(steps)),
+        "Nothing is random yet: 2.3 always becomes 2. It should become 3 in three cases of ten.",
+    ),
+    Misconception(
+        "a fair coin between floor and ceil",
+        _drawing(lambda steps, rng: np.floor(steps) + (rng.random(steps.shape) < 0.5)),
+        "2.3 lies nearer to 2 than to 3. The probability of going up must be the fraction, 0.3.",
+    ),
+    Misconception(
+        "noise is added, then the result is rounded to the nearest",
+        _drawing(lambda steps, rng: np.round(steps + rng.random(steps.shape))),
+        "Noise from 0 to 1 pushes up by half a step on average. With `np.floor` in place of `round` it is unbiased.",
+    ),
+    Misconception(
+        "up and down are exchanged",
+        _drawing(lambda steps, rng: np.floor(steps) + (rng.random(steps.shape) >= steps - np.floor(steps))),
+        "2.3 went to 3 in seven cases of ten. The probability of going up is the fraction.",
+    ),
+    Misconception(
+        "truncates towards zero",
+        _drawing(lambda steps, rng: np.trunc(steps + rng.random(steps.shape))),
+        "`np.trunc` and casting go up for negative values. Use `np.floor`, which goes down for every sign.",
+    ),
+    Misconception(
+        "one draw for the whole tensor",
+        _drawing(lambda steps, rng: np.floor(steps + rng.random())),
+        "All elements share one random number, so all go the same way. Draw one for each: `rng.random(x.shape)`.",
+    ),
+)
+
+
+EXERCISE = Exercise(
+    name="quantize_stochastic",
+    lab=LESSON,
+    place=60,
+    points=2,
+    reference=quantize_stochastic,
+    cases=_stochastic_cases,
+    read=read_quantized,
+    judge=_judge_stochastic,
+    misconceptions=QUANTIZE_STOCHASTIC,
+    stretch=True,
+)

@@ -1,0 +1,3 @@
+"""Lab 08: scales that smooth, layers that are smoothed, outlier channels that are split off."""
+
+LESSON = "08_outliers"  # the file in lessons/, without its ending

@@ -1,0 +1,189 @@
+"""convert weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from labutils.arrays import affine
+from labutils.arrays.inputs import real_array
+from labutils.arrays.scheme import Scheme
+from labutils.course.exercise import Case, Exercise, Misconception, Wrong
+from labutils.course.reading import as_array
+from labutils.labs.contract import float32_noise, trained_weights
+from labutils.labs.lab10 import LESSON
+from labutils.labs.lab10._shared import HAND, Tensor, _limits, _place, _tensors
+
+
+def convert_weight(w: Tensor, scale: Tensor, num_bits: int = 8) -> Tensor:
+    """The int8 (int16 above 8 bits) codes that the fake-quantized `w` stood for, on the scale that it was trained with.
+
+    >>> import torch
+    >>> convert_weight(torch.tensor([-0.26, 0.04, 0.11, 0.9]), torch.tensor(0.1), num_bits=3)
+    tensor([-3,  0,  1,  3], dtype=torch.int8)
+
+    `scale` broadcasts over `w`. codes * scale is `fake_quantize_ste(w, scale, num_bits)`, exactly.
+    """
+    _, w = real_array(w, "w")
+    library, scale = real_array(scale, "scale")
+    steps = w / scale  # a scale may broadcast as it likes; in steps, it is 1
+    return affine.quantize(steps, Scheme(num_bits), (library.ones((), dtype=steps.dtype), 0)).codes
+
+
+def _convert_cases() -> list[Case]:
+    rng = np.random.default_rng(12)
+    w = trained_weights()
+    f4 = np.float32
+    rows = np.abs(w).max(axis=1, keepdims=True)
+    square = (rng.normal(size=(12, 12)) * np.geomspace(0.1, 10, 12)[:, None]).astype(f4)
+    conv = rng.normal(size=(6, 2, 3, 3)).astype(f4)
+    return [
+        Case("the worked example", (HAND, f4(0.1), 3)),
+        Case("weights that left the grid in training", (w[:20], (rows[:20] / 3).astype(f4), 2)),
+        Case("weights that no longer fill the grid", (w[:20], (rows[:20] / 4).astype(f4), 4)),
+        Case("8 bits, beyond the grid", (w[:20], (rows[:20] / 200).astype(f4), 8)),
+        Case("a square matrix, a scale for each row", (square, np.geomspace(0.05, 5, 12).astype(f4)[:, None], 3)),
+        Case("convolution weights", (conv, rng.uniform(0.2, 0.6, (6, 1, 1, 1)).astype(f4), 3)),
+        Case("all weights zero", (np.zeros((2, 5), f4), np.array([[0.1], [0.2]], f4), 2)),
+        Case("12 bits", (w[:4], f4(np.abs(w[:4]).max() / 2000), 12)),
+    ]
+
+
+def _read_codes(value: object) -> dict:
+    return {"q": as_array(value, "the result")}
+
+
+def _judge_converted(answer: dict, case: Case) -> None:
+    w, scale, num_bits = case.args
+    q, wanted = answer["q"], Scheme(num_bits)
+    if q.shape != w.shape:
+        raise Wrong(f"the codes should have the shape of w, {w.shape}, but have {q.shape}")
+    if q.dtype.kind != "i":
+        raise Wrong(f"the codes should be signed integers ({wanted.code_dtype}), but their dtype is {q.dtype}")
+    if q.dtype.name != wanted.code_dtype:
+        raise Wrong(f"{num_bits}-bit codes belong into {wanted.code_dtype}, but the result has dtype {q.dtype}")
+    if q.min() < wanted.quant_min or q.max() > wanted.quant_max:
+        raise Wrong(
+            f"{num_bits}-bit codes lie in [{wanted.quant_min}, {wanted.quant_max}], but the result reaches from "
+            f"{q.min()} to {q.max()}"
+        )
+    scale = np.broadcast_to(scale.astype(np.float64), w.shape)
+    v = np.clip(w / scale, wanted.quant_min, wanted.quant_max)
+    off = np.abs(v - q)
+    worst = np.unravel_index(np.argmax(off), off.shape)
+    if off[worst] > 0.5 + float32_noise(wanted.quant_max):
+        raise Wrong(
+            f"w[{_place(worst)}] = {w[worst]:.6g} was trained on a scale of {scale[worst]:.6g}, {v[worst]:.4g} steps "
+            f"of it within the grid, but its code is {q[worst]}"
+        )
+
+
+def _converting(
+    to_codes: str = "round",
+    scale_of: Callable = lambda w, scale, num_bits: scale,
+    divide: Callable = lambda w, scale: w / scale,
+    clamp: Callable = lambda q, low, high: q.clamp(low, high),
+    cast: Callable | None = None,
+    finish: Callable = lambda q, scale: q,
+) -> Callable:
+    """A conversion in which one step can be replaced by a wrong one."""
+
+    def convert(w, scale, num_bits=8):
+        import torch
+
+        low, high = _limits(num_bits)
+        scale = scale_of(w, scale, num_bits)
+        q = clamp(getattr(torch, to_codes)(divide(w, scale)), low, high)
+        kind = getattr(torch, Scheme(num_bits).code_dtype)
+        q = cast(q) if cast else q.to(torch.int64).to(kind)
+        return finish(q, scale)
+
+    return convert
+
+
+def _absmax(w, scale, num_bits):
+    reach = w.abs().amax(dim=tuple(range(1, w.ndim)), keepdim=True)
+    return reach.clamp(min=1e-12) / (2 ** (num_bits - 1) - 1)
+
+
+CONVERT_WEIGHT = (
+    Misconception(
+        "a new scale from the trained weights",
+        _converting(scale_of=_absmax),
+        "In training the weights moved, the grid did not: its ends are no longer max|w|. The network learned to work "
+        "on the scale that it was trained with, and on no other.",
+    ),
+    Misconception(
+        "a new scale from the trained weights",
+        _converting(scale_of=lambda w, scale, num_bits: w.abs().max().clamp(min=1e-12) / (2 ** (num_bits - 1) - 1)),
+        "In training the weights moved, the grid did not: its ends are no longer max|w|. The network learned to work "
+        "on the scale that it was trained with, and on no other.",
+    ),
+    Misconception(
+        "the scale loses its axes",
+        _converting(divide=lambda w, scale: w / scale.squeeze() if w.shape[0] == w.shape[-1] else w / scale),
+        "A scale of shape (K, 1) belongs to the rows. Squeezed to (K,) it lies along the last axis, and divides "
+        "columns where the matrix is square.",
+    ),
+    Misconception(
+        "no clamp",
+        _converting(clamp=lambda q, low, high: q),
+        "Training may have pushed weights beyond the last code, where fake quantization clamped them. Clamp before you "
+        "cast, or large codes wrap around.",
+    ),
+    Misconception(
+        "truncation instead of round",
+        _converting(to_codes="trunc"),
+        "A cast cuts the fraction off. Training rounded to the nearest: round before you cast.",
+    ),
+    Misconception(
+        "floor instead of round",
+        _converting(to_codes="floor"),
+        "`floor` always goes down. Training rounded to the nearest.",
+    ),
+    Misconception(
+        "codes left as floats",
+        _converting(cast=lambda q: q),
+        "The values are whole numbers, but still stored as floats. Cast them to int8, or int16 above 8 bits.",
+    ),
+    Misconception(
+        "codes wider than they need to be",
+        _converting(cast=lambda q: q.int()),
+        "int32 takes 4 bytes a code. int8 holds codes of up to 8 bits, int16 of up to 16.",
+    ),
+    Misconception(
+        "int8 at every bit width",
+        _converting(cast=lambda q: q.long().char()),
+        "Codes of more than 8 bits do not fit into int8: they wrap around. Use int16 above 8 bits.",
+    ),
+    Misconception(
+        "returns the fake-quantized weights",
+        _converting(finish=lambda q, scale: q * scale),
+        "These are still floats. What is stored, and multiplied by the integer kernel, are the codes.",
+    ),
+    Misconception(
+        "multiplies by the scale",
+        _converting(divide=lambda w, scale: w * scale),
+        "How many steps fit into w? Divide by the length of one.",
+    ),
+    Misconception(
+        "offset codes",
+        lambda w, scale, num_bits=8: convert_weight(w, scale, num_bits).int() + 2 ** (num_bits - 1),
+        "Codes from 0 on, with 2^(b-1) for zero, are how some files store them. Here codes are signed.",
+    ),
+)
+
+
+EXERCISE = Exercise(
+    name="convert_weight",
+    lab=LESSON,
+    place=30,
+    points=1,
+    reference=convert_weight,
+    cases=_convert_cases,
+    read=_read_codes,
+    judge=_judge_converted,
+    misconceptions=CONVERT_WEIGHT,
+    run=lambda submission, w, scale, num_bits: submission(*_tensors(w, scale), num_bits),
+)
