@@ -91,8 +91,3 @@ def judge_rounding(
             f"x[{where}] = {x[worst]:.6g} is {x[worst] / scale[worst]:.4g} steps of scale,{from_zero} "
             f"but its code is {q[worst]}: off by {off}, where at most {most:g} is lost"
         )
-
-
-def wrapping(steps: np.ndarray, dtype: type) -> np.ndarray:
-    """What a cast without a clamp does to integers that do not fit: they wrap around."""
-    return np.asarray(steps).astype(np.int64).astype(dtype) if np.isfinite(steps).all() else steps.astype(dtype)

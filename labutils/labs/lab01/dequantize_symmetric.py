@@ -13,11 +13,9 @@ from labutils.arrays.metrics import quantization_error as quantization_error  # 
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import as_array
-from labutils.labs.contract import (
-    wrapping,
-)
 from labutils.labs.lab01 import LESSON
 from labutils.labs.lab01._shared import _step
+from labutils.labs.recipes import wrapping
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
 

@@ -13,16 +13,10 @@ from labutils.arrays.metrics import quantization_error as quantization_error  # 
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.labs import answers
-from labutils.labs.contract import (
-    judge_codes,
-    judge_rounding,
-    judge_scale,
-    read_quantized,
-    trained_weights,
-    wrapping,
-)
+from labutils.labs.contract import judge_codes, judge_rounding, judge_scale, read_quantized, trained_weights
 from labutils.labs.lab01 import LESSON
 from labutils.labs.lab01._shared import _step
+from labutils.labs.recipes import wrapping
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
 

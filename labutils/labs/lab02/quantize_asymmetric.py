@@ -17,10 +17,10 @@ from labutils.labs.contract import (
     judge_scale,
     read_asymmetric,
     trained_weights,
-    wrapping,
 )
 from labutils.labs.lab02 import LESSON
 from labutils.labs.lab02._shared import POSITIVE, _code_dtype, relu_activations
+from labutils.labs.recipes import wrapping
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
 

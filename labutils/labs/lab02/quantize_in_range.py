@@ -12,14 +12,11 @@ from labutils.arrays.inputs import real_array, real_number
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception
 from labutils.labs import answers
-from labutils.labs.contract import (
-    read_asymmetric,
-    trained_weights,
-    wrapping,
-)
+from labutils.labs.contract import read_asymmetric, trained_weights
 from labutils.labs.lab02 import LESSON
 from labutils.labs.lab02._shared import POSITIVE, _code_dtype, relu_activations
 from labutils.labs.lab02.quantize_asymmetric import _clamped, _judge_on_the_grid_of, _limits, _rounded
+from labutils.labs.recipes import wrapping
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
 

@@ -12,10 +12,10 @@ from labutils.arrays.layout import Layout
 from labutils.arrays.scheme import PerAxis, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import as_array
-from labutils.labs.contract import wrapping
 from labutils.labs.lab03 import LESSON
 from labutils.labs.lab03._shared import _along
 from labutils.labs.lab03.quantize_per_channel import _index
+from labutils.labs.recipes import wrapping
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
 

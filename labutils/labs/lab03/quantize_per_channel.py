@@ -12,9 +12,10 @@ from labutils.arrays.scheme import PerAxis, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import as_array, parts
 from labutils.labs import answers
-from labutils.labs.contract import judge_codes, judge_rounding, trained_weights, wrapping
+from labutils.labs.contract import judge_codes, judge_rounding, trained_weights
 from labutils.labs.lab03 import LESSON
 from labutils.labs.lab03._shared import _along, _others, _trained, _uneven
+from labutils.labs.recipes import wrapping
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
 

@@ -12,10 +12,11 @@ from labutils.arrays import affine
 from labutils.arrays.inputs import real_array
 from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.labs.contract import judge_codes, judge_rounding, wrapping
+from labutils.labs.contract import judge_codes, judge_rounding
 from labutils.labs.lab03 import LESSON
 from labutils.labs.lab03._shared import _uneven
 from labutils.labs.lab03.quantize_per_channel import _judge_scales, read_scaled
+from labutils.labs.recipes import wrapping
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
 

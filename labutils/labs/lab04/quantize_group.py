@@ -11,9 +11,10 @@ from labutils.arrays import affine
 from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import as_array, parts
-from labutils.labs.contract import judge_codes, judge_rounding, trained_weights, wrapping
+from labutils.labs.contract import judge_codes, judge_rounding, trained_weights
 from labutils.labs.lab04 import LESSON
 from labutils.labs.lab04._shared import _each, _groups_of, _place, _signed_width
+from labutils.labs.recipes import wrapping
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
 
