@@ -110,13 +110,14 @@ class Symmetric(Recipe):
 
 @dataclass(frozen=True)
 class Asymmetric(Recipe):
-    """low, high = ends(x), scale = floor((high - low) / levels(b)), q = cast(clamp(shift(round(x / scale), zero))).
+    """scale = floor(span(*ends(x)) / levels(b)), q = cast(clamp(shift(round(x / scale), zero_point))).
 
     >>> Asymmetric()(np.array([-0.6, 0.0, 1.95], dtype=np.float32))
     (array([  0,  60, 255], dtype=uint8), array(0.01, dtype=float32), 60)
     """
 
     ends: Callable = ends_with_zero  # of x: (low, high)
+    span: Callable = lambda low, high: high - low
     levels: Callable = largest_unsigned  # of num_bits: how many steps the range has
     floor: Callable = ones_for_zeros  # of the scale
     zero_point: Callable = steps_below_zero  # of low, scale and num_bits
@@ -131,9 +132,8 @@ class Asymmetric(Recipe):
 
     def quantize(self, x: np.ndarray, ends: Ends, num_bits: int) -> tuple:
         """With the grid that reaches from the one end to the other."""
-        low, high = ends
-        scale = self.floor(np.float32((high - low) / self.levels(num_bits)))
-        zero_point = self.zero_point(low, scale, num_bits)
+        scale = self.floor(np.float32(self.span(*ends) / self.levels(num_bits)))
+        zero_point = self.zero_point(ends[0], scale, num_bits)
         codes = self.clamp(self.shift(self.round(x / scale), zero_point), num_bits)
         return self.result(cast(codes, self.dtype(num_bits)), scale, zero_point, x)
 
