@@ -1,4 +1,4 @@
-"""Mistakes that many quantizers share, as rows that any recipe can add to its table.
+"""Mistakes that many quantizers share, as rows for the tables of their exercises.
 
 Each family takes the right recipe and returns one misconception for each way of getting one step wrong:
 
@@ -21,6 +21,7 @@ def unclamped(steps: np.ndarray, num_bits: int) -> np.ndarray:
 
 
 def rounding(right: Recipe) -> Rows:
+    """Other ways from steps to whole steps."""
     return (
         Misconception("floor instead of round", right.but(round=np.floor),
             "`np.floor` always goes down, so the error reaches a whole step, and its mean is not zero. "
@@ -60,6 +61,7 @@ def divisors(right: Symmetric, reach: str = "max|x|") -> Rows:
 
 
 def signed_dtypes(right: Recipe) -> Rows:
+    """Other dtypes than the smallest signed one that holds the codes."""
     wide = "int8 holds codes of up to 8 bits, int16 of up to 16."
     return (
         Misconception("int8 at every bit width", right.but(dtype=lambda bits: np.int8),
@@ -77,7 +79,7 @@ def signed_dtypes(right: Recipe) -> Rows:
 
 
 def scale_floors(right: Recipe, zero: str = "max|x|") -> Rows:
-    """What is done about a scale of 0 that harms other scales, or too little; `zero` is what is 0 then."""
+    """No guard against a scale of 0, or one that changes other scales too; `zero` names what is 0 in the formula."""
     tiny, only = np.float32(1e-8), "Only a scale of exactly 0 needs replacing."
     return (
         Misconception("an all-zero tensor divides by zero", right.but(floor=lambda scale: scale),
@@ -107,6 +109,7 @@ def results(right: Recipe) -> Rows:
 
 
 def unsigned_rounding(right: Asymmetric) -> Rows:
+    """Other ways from steps to codes, before the zero point is added or after."""
     return (
         Misconception("floor or a cast instead of round", right.but(**shifted_first(np.floor)),
             "`np.floor` and a cast of positive numbers go down, so the error reaches a whole step. "
@@ -135,11 +138,13 @@ def levels(right: Asymmetric) -> Rows:
 
 
 def cast_zero_point(low, scale, num_bits):
-    """Right, and as NumPy has it: NaN becomes some integer."""
+    """`steps_below_zero` by a cast of NumPy's, which makes some integer of NaN where `int` raises."""
     return np.asarray(np.round(-low / scale)).astype(np.int64)[()]
 
 
 def zero_points(right: Asymmetric) -> Rows:
+    """Zero points that are computed, rounded or applied in another way."""
+
     def subtracted(steps, zero_point):
         return steps - zero_point
 
@@ -184,6 +189,7 @@ def zero_points(right: Asymmetric) -> Rows:
 
 
 def unsigned_dtypes(right: Asymmetric) -> Rows:
+    """Other dtypes than the smallest unsigned one that holds the codes."""
     narrow = "uint8 holds codes of up to 8 bits"
     return (
         Misconception("uint8 at every bit width", right.but(dtype=lambda bits: np.uint8),

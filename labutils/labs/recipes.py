@@ -77,7 +77,7 @@ def cast(codes: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 class Recipe:
-    """What recipes have in common."""
+    """A quantizer whose steps are the fields of a dataclass."""
 
     def but(self, **steps: Any) -> Recipe:
         """The same recipe with these steps replaced."""
