@@ -32,6 +32,11 @@ def largest_of_each(slices: np.ndarray) -> np.ndarray:
     return np.abs(slices).max(axis=-1, keepdims=True)
 
 
+def largest_of_all(slices: np.ndarray) -> np.ndarray:
+    """The largest magnitude of the array, for each slice."""
+    return np.full((*slices.shape[:-1], 1), np.abs(slices).max())
+
+
 @dataclass(frozen=True)
 class Sliced(Symmetric):
     """`Symmetric` with a scale for each slice; `where` is the axis of the channels or the size of the groups.

@@ -13,7 +13,7 @@ from labutils.labs.contract import judge_codes, judge_rounding, judge_scales, re
 from labutils.labs.lab03 import LESSON
 from labutils.labs.lab03._channels import convolution_weights, uneven
 from labutils.labs.recipes import Symmetric
-from labutils.labs.slices import Sliced, along_axis, channels, codes_of_channels, join_channels
+from labutils.labs.slices import Sliced, along_axis, channels, codes_of_channels, join_channels, largest_of_all
 
 HAND = np.array([[0.05, -0.254, 0.1015], [2.54, 0.3, -1.013]], dtype=np.float32)  # the lesson's example
 
@@ -146,7 +146,7 @@ MISCONCEPTIONS = (
     Misconception("the axis is reduced, and should be kept", reduces_the_axis,
         "NumPy's `max(axis=0)` makes axis 0 disappear. Here `axis` is where the channels are: it stays, "
         "and the maximum runs over all the others."),
-    Misconception("one scale for all channels", right.but(span=lambda s: np.full((len(s), 1), np.abs(s).max())),
+    Misconception("one scale for all channels", right.but(span=largest_of_all),
         "All channels got the scale of the loudest. Each has a largest magnitude of its own."),
     Misconception("one number for the scale", lambda x, axis, num_bits=8: one_scale(x, num_bits),
         "That is lab 01: one scale for the whole tensor. Here there is one for each channel."),
