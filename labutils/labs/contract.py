@@ -115,3 +115,26 @@ def judge_floats(x: np.ndarray, q: np.ndarray, why_float64: str = "") -> None:
 def largest_at(values: np.ndarray) -> tuple:
     """The index of the largest element."""
     return np.unravel_index(np.argmax(values), values.shape)
+
+
+def read_scaled(value: object) -> dict:
+    """The answer of a quantizer with many scales: codes, and an array of scales of any float dtype, as float64."""
+    q, scales = parts(value, ("q", "scales"))
+    return {"q": as_array(q, "q"), "scales": as_array(scales, "scales").astype(np.float64)}
+
+
+def judge_scales(scales: np.ndarray, peaks: np.ndarray, num_bits: int, meaning: str) -> None:
+    """Each scale is the largest magnitude of its slice / the largest code; a slice of zeros may have any."""
+    positive = np.isfinite(scales) & (scales > 0)
+    if not positive.all():
+        where = largest_at(~positive)
+        raise Wrong(f"scales[{place(where)}] should be a positive number, but it is {scales[where]:g}")
+    quant_max = Scheme(num_bits).quant_max
+    expected = np.where(peaks > 0, peaks / quant_max, scales)
+    off = np.abs(scales / expected - 1)
+    worst = largest_at(off)
+    if off[worst] > 1e-5:
+        raise Wrong(
+            f"scales[{place(worst)}] should be {meaning} / {quant_max} = {expected[worst]:.6g}, "
+            f"but it is {scales[worst]:.6g}"
+        )
