@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
-from labutils.arrays.inputs import code_array, real_array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import as_array, place
 from labutils.labs import answers
@@ -16,12 +14,6 @@ from labutils.labs.lab05 import LESSON
 from labutils.labs.lab05._shared import _pooled, _trained
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
-
-
-EXACT_IN_FLOAT64 = 2**53  # whole numbers up to here are floats, in whatever order they are added
-
-
-INT64 = 2**63
 
 
 def quantized_matmul(
@@ -49,104 +41,9 @@ def quantized_matmul(
     array. TypeError for codes or zero points that are not integers and for scales that are not real; ValueError for
     shapes that do not match, scales that are not positive and finite, and sums that int64 may not hold.
     """
-    xp, a_q, b_q = _matrices(a_q, b_q)
-    (rows, length), columns = a_q.shape, b_q.shape[1]
-    a_scale, wide_a = _scale(xp, a_scale, "a_scale", rows, (rows, 1), a_q)
-    b_scale, wide_b = _scale(xp, b_scale, "b_scale", columns, (1, columns), b_q)
-    a_zp = _zero_point(xp, a_zp, "a_zp", rows, (rows, 1), a_q)
-    b_zp = _zero_point(xp, b_zp, "b_zp", columns, (1, columns), b_q)
-    a_q, a_zp, b_q, b_zp = *_signed(xp, a_q, a_zp), *_signed(xp, b_q, b_zp)
-    sums = (
-        _product(xp, a_q, b_q, a_zp, b_zp)
-        - a_zp * xp.sum(b_q, axis=0, keepdims=True, dtype=xp.int64)
-        - b_zp * xp.sum(a_q, axis=1, keepdims=True, dtype=xp.int64)
-        + length * a_zp * b_zp
-    )
-    scaled = xp.astype(sums, xp.float64) * (a_scale * b_scale)
-    return xp.astype(scaled, xp.float64 if wide_a or wide_b else xp.float32)
+    from labutils.models import products
 
-
-def _matrices(a_q: Array, b_q: Array) -> tuple[Any, Array, Array]:
-    xp, a_q = code_array(a_q, "a_q")
-    library, b_q = code_array(b_q, "b_q")
-    if library is not xp:
-        raise TypeError(f"a_q and b_q must come from one library, got {type(a_q)} and {type(b_q)}")
-    for name, q in (("a_q", a_q), ("b_q", b_q)):
-        if q.ndim != 2:
-            raise ValueError(f"{name} must be a matrix, got shape {tuple(q.shape)}")
-    if a_q.shape[1] != b_q.shape[0]:
-        raise ValueError(f"a_q has {a_q.shape[1]} columns, but b_q has {b_q.shape[0]} rows: {_shapes(a_q, b_q)}")
-    return xp, a_q, b_q
-
-
-def _shapes(a_q: Array, b_q: Array) -> str:
-    return f"their shapes are {tuple(a_q.shape)} and {tuple(b_q.shape)}"
-
-
-def _scale(xp: Any, scale: Any, name: str, count: int, shape: tuple, like: Array) -> tuple[Array, bool]:
-    """`scale` as float64, ready to broadcast over the result, and whether it came as a float64 array."""
-    if type(scale) in (int, float):
-        wide, scale = False, xp.asarray(float(scale), dtype=xp.float64, device=array_api_compat.device(like))
-    else:
-        if not isinstance(scale, (np.ndarray, np.generic)) and not array_api_compat.is_torch_array(scale):
-            raise TypeError(f"{name} must be a number or an array of floats, got {scale!r:.60}")
-        library, scale = real_array(scale, name)
-        wide = scale.dtype == xp.float64
-        scale = _placed(xp, library, scale, name, count, shape, xp.float64)
-    if not bool(xp.all(xp.isfinite(scale) & (scale > 0))):
-        raise ValueError(f"{name} must be positive and finite everywhere")
-    return scale, wide
-
-
-def _zero_point(xp: Any, zero_point: Any, name: str, count: int, shape: tuple, like: Array) -> Array:
-    """`zero_point` as int64, ready to broadcast over the result."""
-    if type(zero_point) is int:
-        if abs(zero_point) > 2**31:
-            raise ValueError(f"{name} must be a whole number of at most 32 bits, got {zero_point}")
-        return xp.asarray(zero_point, dtype=xp.int64, device=array_api_compat.device(like))
-    if not isinstance(zero_point, (np.ndarray, np.generic)) and not array_api_compat.is_torch_array(zero_point):
-        raise TypeError(f"{name} must be a whole number or an array of them, got {zero_point!r:.60}")
-    library, zero_point = code_array(zero_point, name)
-    return _placed(xp, library, zero_point, name, count, shape, xp.int64)
-
-
-def _placed(xp: Any, library: Any, value: Array, name: str, count: int, shape: tuple, dtype: Any) -> Array:
-    if library is not xp:
-        raise TypeError(f"{name} and the codes must come from one library, got {type(value)}")
-    if tuple(value.shape) not in ((), (count,), shape):
-        which = "row of a_q" if shape[1] == 1 else "column of b_q"
-        raise ValueError(
-            f"{name} must be one number, or one for each {which} with shape ({count},) or {shape}, got shape "
-            f"{tuple(value.shape)}; what varies along the axis that is summed over cannot leave the sum"
-        )
-    value = xp.astype(value, dtype)
-    return xp.reshape(value, shape) if value.ndim else value
-
-
-def _signed(xp: Any, q: Array, zero_point: Array) -> tuple[Array, Array]:
-    """Unsigned bytes and their zero point, both 128 less: the same values, in int8."""
-    if q.dtype != xp.uint8:
-        return q, zero_point
-    return xp.astype(xp.astype(q, xp.int16) - 128, xp.int8), zero_point - 128
-
-
-def _product(xp: Any, a_q: Array, b_q: Array, a_zp: Array, b_zp: Array) -> Array:
-    """a_q @ b_q in int64, by the fastest way that is exact."""
-    length = a_q.shape[1]
-    largest = length * (_largest(xp, a_q) + _largest(xp, a_zp)) * (_largest(xp, b_q) + _largest(xp, b_zp))
-    if largest >= INT64:
-        raise ValueError(f"sums may reach {largest:.3g}, which int64 cannot hold: {length} products of such codes")
-    if array_api_compat.is_torch_namespace(xp) and a_q.dtype == b_q.dtype == xp.int8:
-        from labutils.models import kernels
-
-        if length <= kernels.MOST_PRODUCTS:
-            return xp.astype(kernels.int_matmul(a_q, b_q), xp.int64)
-    work = xp.float64 if largest <= EXACT_IN_FLOAT64 else xp.int64
-    return xp.astype(xp.astype(a_q, work) @ xp.astype(b_q, work), xp.int64)
-
-
-def _largest(xp: Any, q: Array) -> int:
-    return max(-int(xp.min(q)), int(xp.max(q)))
+    return products.quantized_matmul(a_q, a_scale, b_q, b_scale, a_zp, b_zp)
 
 
 FLOAT32 = 2.0**-24  # the largest relative error of one rounding
