@@ -11,7 +11,7 @@ import numpy as np
 from labutils.course.exercise import Case, Exercise, Misconception
 from labutils.labs.lab05 import LESSON
 from labutils.labs.lab05 import _layer as layer
-from labutils.labs.lab05._shared import _pooled, _trained
+from labutils.labs.lab05._head import head, pooled
 
 Array = Any  # a numpy.ndarray or a torch.Tensor
 
@@ -32,14 +32,14 @@ def _layer_cases() -> list[Case]:
     def normal(*shape: int) -> np.ndarray:
         return rng.normal(size=shape).astype(np.float32)
 
-    head, head_bias = _trained("head")
+    weight, bias = head()
     hand = np.array([[0.5, -1.27, 0.1], [0.02, 0.03, -0.0254]], np.float32)
     uneven = normal(8, 8) * np.geomspace(0.01, 10, 8, dtype=np.float32)[:, None]
     silent = normal(4, 6)
     silent[2] = 0
     return [
         Case("the worked example", (hand, np.array([1.0, -1.0], np.float32), np.array([[1.0, 2.0, 0.5]], np.float32))),
-        Case("the head of the digits network", (head, head_bias, _pooled())),
+        Case("the head of the digits network", (weight, bias, pooled())),
         Case("square, rows of differing size", (uneven, normal(8), normal(5, 8))),
         Case("no bias", (normal(4, 6), None, normal(3, 6))),
         Case("a row that is all zero", (silent, normal(4), normal(3, 6))),
