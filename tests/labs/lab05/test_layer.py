@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from labutils import examine
-from labutils.labs.lab05 import _layer as contract
+from labutils.labs.lab05 import _layer
 
 torch = pytest.importorskip("torch")
 
@@ -104,6 +104,6 @@ def test_until_it_passes_the_courses_class_takes_its_place(capsys):
 
 def test_the_weight_is_seen_through_unit_vectors():
     weight, bias = np.array([[1.27, -0.503], [0.02, 2.54]], np.float32), np.array([3.0, -4.0], np.float32)
-    seen = contract.look(lambda linear: linear, weight, bias, np.eye(2, dtype=np.float32))
+    seen = _layer.examine(lambda linear: linear, weight, bias, np.eye(2, dtype=np.float32))
     assert np.allclose(seen["weight"], weight, atol=1e-6), "a float layer's weight is its own"
     assert "untouched" not in seen, "off the grid, so nothing further is looked at"
