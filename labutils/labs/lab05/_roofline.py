@@ -35,7 +35,7 @@ class Roofs:
 
 @dataclass(frozen=True)
 class Form:
-    """A way to hold the weight and multiply it: the roof that limits it, and the bytes moved for a weight and an input."""
+    """A way to hold the weight and multiply it: the roof above it, and the bytes moved for a weight and an input."""
 
     name: str
     bits: str
