@@ -67,15 +67,21 @@ def on_model(submission: Callable, name: str, *skip: Iterable[str]) -> tuple:
 GONE, FLOAT, REPLACED, ANOTHERS, OTHER = range(5)  # what stands in a place of the result
 
 
-def read(value: Any) -> dict:
-    """What stands in each place of the returned model, as numbers."""
+def as_module(value: Any) -> nn.Module:
+    """A returned model; Wrong for anything else."""
     from torch import nn
 
-    name, model, result = value
-    if result is None:
+    if value is None:
         raise Wrong("it returned None: end with a `return` of the quantized copy")
-    if not isinstance(result, nn.Module):
-        raise Wrong(f"it should return a model, but it returned {describe(result)}")
+    if not isinstance(value, nn.Module):
+        raise Wrong(f"it should return a model, but it returned {describe(value)}")
+    return value
+
+
+def read(value: Any) -> dict:
+    """What stands in each place of the returned model, as numbers."""
+    name, model, result = value
+    as_module(result)
     if difference(model, name):  # whatever else is wrong, this comes first
         replaced = any(type(module) is coarse_class() for module in result.modules())
         return {"changed": True, "given": result is model, "replaced": replaced}
