@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from labutils import models
 from labutils.course.exercise import Case, Exercise, Misconception
 from labutils.labs.lab05 import LESSON, _layer
 from labutils.labs.lab05._head import head, pooled
@@ -21,16 +22,12 @@ from labutils.labs.recipes import Recipe
 
 def __getattr__(name: str) -> Any:
     if name == "QuantizedLinear":
-        from labutils.models.layers import QuantizedLinear
-
-        return QuantizedLinear
+        return models.QuantizedLinear
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def reference(linear: Any) -> Any:
-    from labutils.models.layers import QuantizedLinear
-
-    return QuantizedLinear.from_float(linear)
+    return models.QuantizedLinear.from_float(linear)
 
 
 reference.__name__ = "QuantizedLinear"

@@ -8,6 +8,8 @@ from functools import cache
 from time import perf_counter
 from typing import Any
 
+from labutils import models
+from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course.exercise import Wrong
 from labutils.course.explorer import ask
 from labutils.labs.lab05._roofline import GROUP_SIZE, NAMES, Roofs
@@ -25,9 +27,7 @@ class Measured:
     """
 
     def __init__(self, out_features: int, in_features: int, layer: Any = None):
-        from labutils.labs import answers
-
-        self._own = answers.QuantizedLinear if layer is None else layer
+        self._own = models.QuantizedLinear if layer is None else layer
         self._layer, self._small = _layers(out_features, in_features), _layers(GROUP_SIZE, GROUP_SIZE)
         self._seconds: dict[int, list[float]] = {}
 
@@ -36,9 +36,7 @@ class Measured:
         if batch not in self._seconds:
             import torch
 
-            from labutils.models import kernels
-
-            with torch.no_grad(), kernels.one_thread():
+            with torch.no_grad(), models.kernels.one_thread():
                 self._seconds[batch] = [self._measure(name, batch) for name in NAMES]
         return self._seconds[batch]
 
@@ -90,9 +88,6 @@ def _layers(out_features: int, in_features: int) -> dict[str, Any]:
     """A layer with random weights in every form but the learner's."""
     import torch
 
-    from labutils import models
-    from labutils.arrays.scheme import PerGroup, Scheme
-
     linear = torch.nn.Linear(in_features, out_features, bias=False).requires_grad_(False)
     four = models.PackedLinear.from_float(linear, Scheme(4, granularity=PerGroup(GROUP_SIZE)))
     return {"float32": linear, "8 by 8 bits": models.Int8Linear.from_float(linear), "4-bit weights": four}
@@ -122,16 +117,14 @@ def measure_roofs() -> Roofs:
     """The roofs of one thread, measured with torch in a second: reading memory, and square products in three dtypes."""
     import torch
 
-    from labutils.models import kernels
-
     big, vector = torch.ones(2**12, CACHE // 2**14), torch.ones(CACHE // 2**14)
     floats = torch.randn(512, 512)
     halves = floats.bfloat16()
     codes = torch.ones(1024, 1024, dtype=torch.int8)
-    with torch.no_grad(), kernels.one_thread():
+    with torch.no_grad(), models.kernels.one_thread():
         return Roofs(
             memory=big.nbytes / shortest(lambda: big @ vector, patience=4),
             float32=2 * 512**3 / shortest(lambda: floats @ floats),
             bfloat16=2 * 512**3 / shortest(lambda: halves @ halves),
-            int8=2 * 1024**3 / shortest(lambda: kernels.int_matmul(codes, codes.t())),
+            int8=2 * 1024**3 / shortest(lambda: models.kernels.int_matmul(codes, codes.t())),
         )

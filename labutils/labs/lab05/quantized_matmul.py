@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labutils import models
 from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import as_array, place
@@ -44,9 +45,7 @@ def quantized_matmul(
     array. TypeError for codes or zero points that are not integers and for scales that are not real; ValueError for
     shapes that do not match, scales that are not positive and finite, and sums that int64 may not hold.
     """
-    from labutils.models import products
-
-    return products.quantized_matmul(a_q, a_scale, b_q, b_scale, a_zp, b_zp)
+    return models.quantized_matmul(a_q, a_scale, b_q, b_scale, a_zp, b_zp)
 
 
 def cases() -> list[Case]:
