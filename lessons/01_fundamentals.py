@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 01 · Fundamentals: grid, scale, error
 #
-# **Time:** 65 minutes; stretch: 25 more. **You need:** lab 00, NumPy; no PyTorch.
+# **Time:** 70 minutes; stretch: 25 more. **You need:** lab 00, NumPy; no PyTorch.
 #
 # At the end of this lab you can
 #
@@ -455,6 +455,19 @@ for factor, error in zip(factors, after):
 # %% [markdown]
 # Ten times the outlier costs 20 dB, more than three bits, for every other weight. In large language models such outliers
 # are real: lab 08 meets them in the activations of a transformer.
+#
+# Which signal is a ratio against? Over all 8192 values, your `quantization_error` counts the outlier as signal. The explorer
+# compares with the power that the weights had before, so that its curve is the noise alone:
+
+# %%
+x = weights.copy()
+x[top] *= 10
+q, scale = quantize(x, 8)
+print(
+    f"against the tensor with the outlier: {measure(x, q, dequantize(q, scale))['sqnr_db']:.1f} dB"
+)
+shown = explore_bits(weights).compute({"num_bits": 8, "outlier": 10}).sqnr_db
+print(f"against the weights as they were:    {shown:.1f} dB")
 
 # %% [markdown]
 # ## Clipping against rounding
@@ -478,8 +491,8 @@ explorer
 
 # %% [markdown]
 # **Observe** where the grey and the dotted orange curve cross, and how that point moves with the bits. **Say why** it pays
-# to clip at 4 bits, and not at 8: each bit more makes rounding noise four times smaller, and leaves clipping noise as it
-# is.
+# to clip much at 4 bits, and hardly at 8: each bit more makes rounding noise four times smaller, and leaves clipping noise as
+# it is.
 #
 # ### Exercise 4: `quantize_clipped` (5 minutes, ●●○)
 #

@@ -445,7 +445,7 @@ for kind, (colour, mark) in looks.items():
 panel.axhline(20 * np.log10(2), color=INK, lw=1, ls=":")
 panel.text(0.01, 6.2, "one bit", fontsize=9)
 panel.set(
-    title="Between nothing and one bit: min and max tell the gain",
+    title="Between nothing and one bit: at 8 bits min and max tell the gain",
     xlabel="imbalance r of the range",
     ylabel="asymmetric gains (dB)",
     ylim=(-0.5, 7.2),
@@ -483,14 +483,30 @@ print(f"ternary weights at 2 bits: MSE {symmetric['mse']:.5f} and {asymmetric['m
 # $(q_a - z_a)(q_w - z_w) = q_a q_w - z_w q_a - z_a q_w + z_a z_w$, and with $z_w = 0$ half of the terms vanish. That is
 # why most libraries quantize activations asymmetrically, and weights symmetrically (lab 05 counts the terms).
 #
-# With fewer bits the second part of the gain counts, the unused code. That is why 4-bit weights often do have a zero
-# point:
+# With fewer bits more counts: the unused code, and the imbalance of small groups, which are never balanced as the whole
+# tensor is. 4-bit weights often do have a zero point:
 
 # %%
 matrices = [x for name, x in tensors.items() if name.startswith("weights")]
 for num_bits in (8, 4, 3, 2):
     gains = [b["sqnr_db"] - a["sqnr_db"] for a, b in (both(w, num_bits) for w in matrices)]
     print(f"weights at {num_bits} bits: median gain {np.median(gains):.1f} dB")
+
+# %% [markdown]
+# The formula speaks of steps, so it holds where errors fill their steps evenly. GELU outputs at few bits do not: most of them
+# lie close to 0, and lose less than half a step whatever the step is.
+
+# %%
+curved = tensors["GELU of a Gaussian"]
+print("GELU outputs   formula   measured   closer to 0 than half a symmetric step")
+for num_bits in (8, 4, 3):
+    first, second = both(curved, num_bits)
+    steps = (2**num_bits - 1) / (2**num_bits - 2)
+    formula = 20 * np.log10((1 + imbalance(curved)) * steps)
+    step = np.abs(curved).max() / (2 ** (num_bits - 1) - 1)
+    near = np.mean(np.abs(curved) < step / 2)
+    gain = second["sqnr_db"] - first["sqnr_db"]
+    print(f"{num_bits} bits {formula:14.1f} dB {gain:7.1f} dB {near:12.0%}")
 
 # %% [markdown]
 # Does the network notice? At its input, with few bits, yes. At its last activations hardly, a single image at 2 bits: each
@@ -694,8 +710,9 @@ for percentile in (100, 99.99, 99.9, 99, 95, 90):
 # <details><summary>Why are weights mostly quantized symmetrically, and activations asymmetrically?</summary>
 #
 # Weights reach about equally far both ways, so a zero point gains little, and it adds terms to every matrix product.
-# Activations after ReLU or GELU lie almost all on one side, and gain a bit. With 4 bits and fewer, the code that the
-# symmetric grid leaves unused matters, and weights get zero points too.
+# Activations after ReLU or GELU lie almost all on one side, and gain a bit. With 4 bits and small groups, weights get zero
+# points too: the code that the symmetric grid leaves unused matters there, and small groups are not balanced (lab 04 measures
+# both).
 #
 # </details>
 # <details><summary>uint8 with zero point 128, or int8 with zero point 0: is there a difference?</summary>

@@ -648,7 +648,8 @@ for num_bits in (8, 4, 3, 2):
     print(f"biases in {num_bits} bits, weights in 32: {network.accuracy(rounded):.1%}")
 
 # %% [markdown]
-# At 8 bits nothing happens; at 3 a fortieth of the numbers ruins the network. There is next to nothing to win here.
+# At 8 bits nothing happens; at 3 a fortieth of the numbers costs the network one image in five. There is next to nothing to
+# win here.
 
 # %% [markdown]
 # ## In the wild

@@ -588,26 +588,33 @@ for num_bits in (8, 7):
     )
 
 # %% [markdown]
-# For such machines PyTorch's quantizers have a switch, `reduce_range`, that gives activations 7 bits. It is also why
+# For such machines PyTorch's quantizers have a switch, `reduce_range`, that gives activations 7 bits; its dynamic quantization
+# has it on, so it uses 127 steps for activations, and it has one scale for a whole weight. (All of `torch.ao.quantization` is
+# deprecated in favour of torchao.) It is also why
 # the course tests each kernel with the largest codes before it trusts it.
 #
 # **What hardware offers.** Peaks that the vendor publishes, dense, in tera-operations a second and GB/s. The last two
 # columns are how many operations a byte must be worth before arithmetic is the limit:
 
 # %%
-sheets = {  # float32, float16 with matrix units, int8 with matrix units, GB/s
-    "NVIDIA T4 (2018)": (8.1, 65, 130, 320),
-    "NVIDIA A100 40 GB (2020)": (19.5, 312, 624, 1555),
-    "NVIDIA H100 SXM (2022)": (67, 989, 1979, 3350),
+sheets = {  # float32; with matrix units float16, int8, FP8, FP4 (0: has none); GB/s
+    "NVIDIA T4 (2018)": (8.1, 65, 130, 0, 0, 320),
+    "NVIDIA A100 40 GB (2020)": (19.5, 312, 624, 0, 0, 1555),
+    "NVIDIA H100 SXM (2022)": (67, 989, 1979, 1979, 0, 3350),
+    "NVIDIA B200 (2024)": (75, 2250, 4500, 4500, 9000, 8000),
 }
-print("                          float32 float16  int8   memory   float16  int8")
-for name, (single, half, byte, memory) in sheets.items():
+print("                         float32 float16  int8  FP8   FP4   memory   float16  int8")
+for name, (single, half, byte, *small, memory) in sheets.items():
+    eight, four = (rate or "-" for rate in small)
     print(
-        f"{name:<25} {single:7} {half:7} {byte:5} {memory:6} GB/s"
+        f"{name:<25} {single:6} {half:7} {byte:5} {eight:>5} {four:>5} {memory:5} GB/s"
         f" {1e3 * half / memory:7.0f} {1e3 * byte / memory:6.0f}"
     )
 
 # %% [markdown]
+# Integers are not ahead everywhere any more: since Hopper 8-bit floats run at the same rate, and Blackwell's 4-bit floats, which
+# have no integer counterpart there, at twice that (lab 11's grids).
+#
 # "Integers are 2 to 4 times faster" mixes two things. Against 16 bits it is 2, for arithmetic and for bytes alike.
 # Against 32 bits it is 4 for bytes, and far more for arithmetic where a chip has units for it. Below the ridge it is the
 # bytes that count, and above it the arithmetic. Energy follows the same order. For a 45 nm chip, and 1.3 to 2.6 nJ to

@@ -297,9 +297,23 @@ check(mse_range)
 #
 # </details>
 #
+# There are two grids here. `in_range` has every code, the one at $-2^{b-1}$ too, a level below $-c$. The theory above and
+# `calibration.MSE` count the levels from $-c$ to $c$ only. At 2 bits that is three levels of four, and the best clip moves:
+
+# %%
+gauss = rng.normal(size=100_000).astype(np.float32)
+ends = np.arange(0.8, 3, 0.05)
+print("a Gaussian's best clip, in σ   -c to c   all codes")
+for num_bits in (2, 3, 4):
+    lost = [np.mean((gauss - in_range(gauss, -c, c, num_bits)) ** 2) for c in ends]
+    best = ends[np.argmin(lost)]
+    print(f"{num_bits} bits {theory.gaussian_best_clip(num_bits):31.2f} {best:11.2f}")
+
+# %% [markdown]
 # ### Exercise 3: `kl_range` (20 minutes, ●●●)
 #
-# TensorRT made this one popular (Migacz, 2017). It does not ask how far values move, but how much the *histogram* changes:
+# TensorRT made this one popular (Migacz, 2017), and has since dropped it with all its calibrators, in favour of ranges written
+# into the model. It does not ask how far values move, but how much the *histogram* changes:
 # the range is best when the quantized values are distributed most like the original ones. "Most like" is the least
 # **Kullback-Leibler divergence**, $\text{KL}(P \parallel Q) = \sum_j P_j \ln (P_j / Q_j)$, with $P$ the histogram before and
 # $Q$ after.
@@ -761,7 +775,7 @@ for name, granularity in (("each batch", PerTensor()), ("each image", PerAxis(0)
 
 # %% [markdown]
 # **What libraries do by default.** torch's `HistogramObserver` searches a range of least squared error on 2048 bins;
-# `MovingAverageMinMaxObserver` has a momentum of 0.99; TensorRT's calibrator for 8 bits is KL; ONNX Runtime starts with
+# `MovingAverageMinMaxObserver` has a momentum of 0.99; TensorRT's calibrator for 8 bits was KL, deprecated since 10.1 and gone from the Python interface of 11; ONNX Runtime starts with
 # min-max and offers percentiles and KL too; for language models most tools use dynamic ranges for each token.
 #
 # ## Stretch

@@ -10,13 +10,18 @@ import numpy as np
 from labutils import data
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Wrong
-from labutils.course.reading import as_array, as_number, parts
+from labutils.course.reading import as_array, as_number, parts, place
 
 
 @cache
 def trained_weights() -> np.ndarray:
     """Real trained weights, (128, 64) float32."""
     return data.digits_network().weights["block3.pointwise.weight"].reshape(128, 64).copy()
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    """Short below zero and long above it, as activations are."""
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
 def read_quantized(value: object) -> dict:
@@ -38,6 +43,11 @@ def read_asymmetric(value: object) -> dict:
     }
 
 
+def read_floats(value: object) -> dict:
+    """The answer of a dequantizer: an array."""
+    return {"x": as_array(value, "the result")}
+
+
 def judge_codes(q: np.ndarray, x: np.ndarray, num_bits: int, symmetric: bool = True) -> None:
     """Shape, dtype and range of codes, which hold for every quantizer."""
     scheme = Scheme(num_bits, symmetric=symmetric)
@@ -56,9 +66,10 @@ def judge_codes(q: np.ndarray, x: np.ndarray, num_bits: int, symmetric: bool = T
 
 
 def judge_scale(scale: float, expected: float, meaning: str) -> None:
+    """A positive number, and the expected one; where 0 is expected all values are 0, and any scale gives them back."""
     if not math.isfinite(scale) or scale <= 0:
         raise Wrong(f"scale should be a positive number, but it is {scale:g}")
-    if not math.isclose(scale, expected, rel_tol=1e-5):
+    if expected and not math.isclose(scale, expected, rel_tol=1e-5):
         raise Wrong(f"scale should be {meaning} = {expected:.6g}, but it is {scale:.6g}")
 
 
@@ -82,12 +93,48 @@ def judge_rounding(
     symmetric = zero_point is None
     scale = np.broadcast_to(np.asarray(scale, dtype=np.float64), x.shape)
     steps = np.abs(x.astype(np.float64) / scale + (zero_point or 0) - q)
-    worst = np.unravel_index(np.argmax(steps), steps.shape)
+    worst = largest_at(steps)
     if steps[worst] > most + float32_noise(Scheme(num_bits, symmetric=symmetric).quant_max):
-        where = ", ".join(str(int(i)) for i in worst)
         from_zero = "" if symmetric else f" and 0.0 has the code {zero_point},"
         off = f"{steps[worst]:.3g} step{'s' if steps[worst] > 1 else ''}"
         raise Wrong(
-            f"x[{where}] = {x[worst]:.6g} is {x[worst] / scale[worst]:.4g} steps of scale,{from_zero} "
+            f"x[{place(worst)}] = {x[worst]:.6g} is {x[worst] / scale[worst]:.4g} steps of scale,{from_zero} "
             f"but its code is {q[worst]}: off by {off}, where at most {most:g} is lost"
+        )
+
+
+def judge_floats(x: np.ndarray, q: np.ndarray, why_float64: str = "") -> None:
+    """Shape and dtype of what the codes `q` stand for; `why_float64` says what makes a float64 of it in NumPy."""
+    if x.shape != q.shape:
+        raise Wrong(f"the result should have the shape of q, {q.shape}, but has {x.shape}")
+    if x.dtype != np.float32:
+        why = f": {why_float64} is float64 in NumPy" if why_float64 and x.dtype == np.float64 else ""
+        raise Wrong(f"the result should be float32, but its dtype is {x.dtype}{why}")
+
+
+def largest_at(values: np.ndarray) -> tuple:
+    """The index of the largest element."""
+    return np.unravel_index(np.argmax(values), values.shape)
+
+
+def read_scaled(value: object) -> dict:
+    """The answer of a quantizer with many scales: codes, and an array of scales of any float dtype, as float64."""
+    q, scales = parts(value, ("q", "scales"))
+    return {"q": as_array(q, "q"), "scales": as_array(scales, "scales").astype(np.float64)}
+
+
+def judge_scales(scales: np.ndarray, peaks: np.ndarray, num_bits: int, meaning: str) -> None:
+    """Each scale is the largest magnitude of its slice / the largest code; a slice of zeros may have any."""
+    positive = np.isfinite(scales) & (scales > 0)
+    if not positive.all():
+        where = largest_at(~positive)
+        raise Wrong(f"scales[{place(where)}] should be a positive number, but it is {scales[where]:g}")
+    quant_max = Scheme(num_bits).quant_max
+    expected = np.where(peaks > 0, peaks / quant_max, scales)
+    off = np.abs(scales / expected - 1)
+    worst = largest_at(off)
+    if off[worst] > 1e-5:
+        raise Wrong(
+            f"scales[{place(worst)}] should be {meaning} / {quant_max} = {expected[worst]:.6g}, "
+            f"but it is {scales[worst]:.6g}"
         )

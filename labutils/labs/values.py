@@ -11,7 +11,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from labutils.arrays.inputs import MAX_BITS, real_array
+from labutils.arrays.inputs import MAX_BITS, real_array, require_finite, working_dtype
 from labutils.course.exercise import Wrong
 from labutils.course.explorer import ask
 from labutils.labs.contract import read_quantized
@@ -22,14 +22,18 @@ BINS = 121
 
 def flat_values(x: Any) -> np.ndarray:
     """`x` as a flat float array for drawing; raises for what cannot be quantized."""
-    _, x = real_array(x)
-    values = np.asarray(x.cpu() if array_api_compat.is_torch_array(x) else x)
-    values = values.reshape(-1).astype(np.float64 if values.dtype == np.float64 else np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError("x must be finite, but holds NaN or Inf")
+    values = float_array(x, "x").reshape(-1)
     if values.size < 2 or not values.any():
         raise ValueError(f"x needs at least two values that are not all zero, got shape {tuple(x.shape)}")
     return values
+
+
+def float_array(x: Any, name: str) -> np.ndarray:
+    """`x` as a NumPy array of float32, or of float64 where it is that; raises for what cannot be quantized."""
+    xp, x = real_array(x, name)
+    require_finite(xp, x, name)
+    x = xp.astype(x, working_dtype(xp, x))  # a copy: nobody changes an explorer's values later
+    return np.asarray(x.cpu() if array_api_compat.is_torch_array(x) else x)
 
 
 def sample_of(values: np.ndarray) -> np.ndarray:

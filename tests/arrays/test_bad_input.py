@@ -329,24 +329,6 @@ def test_every_whole_number_from_2_to_16_is_a_bit_width(function, num_bits):
     assert function(num_bits) is not None
 
 
-@pytest.mark.parametrize(
-    "num_values, num_bits, kind, words",
-    [
-        (-1, 8, ValueError, "expected num_values >= 0 and num_bits >= 1, got -1 and 8"),
-        (8, 0, ValueError, "expected num_values >= 0 and num_bits >= 1, got 8 and 0"),
-        (8.0, 8, TypeError, "num_values must be a whole number, got 8.0 of type float"),
-        (8, 4.5, TypeError, "num_bits must be a whole number, got 4.5 of type float"),
-        (None, 8, TypeError, "num_values must be a whole number, got None"),
-        (8, "8", TypeError, "num_bits must be a whole number, got '8'"),
-        (True, 8, TypeError, "num_values must be a whole number, got True"),
-        (np.ones(2), 8, TypeError, "num_values must be a whole number, got array"),
-    ],
-    ids=["-1 values", "0 bits", "8.0 values", "4.5 bits", "None", "a string", "True", "an array"],
-)
-def test_storage_is_of_a_whole_number_of_whole_bits(num_values, num_bits, kind, words):
-    refuses(kind, (words,), answers.storage_bytes, num_values, num_bits)
-
-
 # --- steps, clips and powers: positive numbers ---
 
 NO_NUMBER = "must be a number, got"

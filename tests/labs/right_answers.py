@@ -11,6 +11,7 @@ import pytest
 
 from labutils.course import engine
 from labutils.labs.catalogue import EXERCISES
+from labutils.labs.recipes import shifted_first
 
 
 def half_up(steps):
@@ -27,7 +28,7 @@ def without_the_lowest(steps, num_bits):
 
 def passes(name, function):
     """Assert that `function` passes the check of the exercise `name`."""
-    if "torch" in function.__name__:
+    if "torch" in getattr(function, "__name__", ""):
         pytest.importorskip("torch")
     report = engine.examine(function, EXERCISES[name])
     assert report.passed, f"{report.first_failure.name}: {report.first_failure.detail}"
@@ -42,13 +43,32 @@ STORED = {
 
 
 def variants(right):
-    """(id, function) of a symmetric recipe for each tie rule x lowest code x kind of scale."""
+    """A symmetric recipe for each tie rule x lowest code x kind of scale, with the id that a test shows."""
     rounds = {"half to even": np.round, "half up": half_up, "half away": half_away}
     clamps = {"all codes": right.clamp, "without the lowest": without_the_lowest}
-    for (tie, round_), (low, clamp), (kind, stored) in itertools.product(
-        rounds.items(), clamps.items(), STORED.items()
-    ):
-        yield (
-            f"{tie}, {low}, {kind}",
+    return [
+        pytest.param(
             right.but(round=round_, clamp=clamp, result=lambda q, scale, x, stored=stored: (q, stored(scale))),
+            id=f"{tie}, {low}, {kind}",
         )
+        for (tie, round_), (low, clamp), (kind, stored) in itertools.product(
+            rounds.items(), clamps.items(), STORED.items()
+        )
+    ]
+
+
+def asymmetric_variants(right):
+    """An asymmetric recipe for each tie rule x kind of scale and zero point, with the id that a test shows."""
+    ties = {
+        "half to even": {"round": np.round},
+        "half up": {"round": half_up},
+        "half away": {"round": half_away},
+        "added, then half to even": shifted_first(np.round),
+    }
+    return [
+        pytest.param(
+            right.but(**steps, result=lambda q, scale, zero, x, stored=stored: (q, stored(scale), np.int32(zero))),
+            id=f"{tie}, {kind}",
+        )
+        for (tie, steps), (kind, stored) in itertools.product(ties.items(), STORED.items())
+    ]

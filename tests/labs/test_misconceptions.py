@@ -2,7 +2,6 @@
 
 import inspect
 
-import numpy as np
 import pytest
 
 from labutils.course import engine
@@ -54,51 +53,3 @@ def test_misconceptions_and_reference_take_the_same_arguments(exercise):
     wanted = len(exercise.cases()[0].args) + len(exercise.cases()[0].kwargs)
     for mistake in exercise.misconceptions:
         assert len(inspect.signature(mistake.wrong).parameters) >= wanted
-
-
-# Mistakes as people write them: not copies of the tables, often two at a time, in other words.
-
-
-def _int8_cast_first(x, num_bits=8):
-    scale = np.max(np.abs(x)) / 127
-    return np.clip((x / scale).astype(np.int8), -128, 127), scale
-
-
-def _no_guard_no_round(x, num_bits=8):
-    q_max = 2 ** (num_bits - 1) - 1
-    s = np.abs(x).max() / q_max
-    return (x // s).astype("int8"), s
-
-
-def _max_only(x, num_bits=8):
-    s = x.max() / (2 ** (num_bits - 1) - 1)
-    q = np.clip(np.rint(x / s), -(2 ** (num_bits - 1)), 2 ** (num_bits - 1) - 1)
-    return q.astype("i1" if num_bits < 9 else "i2"), s
-
-
-def _floats(x, num_bits=8):
-    largest = max(abs(x.min()), abs(x.max())) or 1
-    s = largest / (2 ** (num_bits - 1) - 1)
-    return np.round(x / s), s
-
-
-def _eps(x, num_bits=8):
-    s = np.abs(x).max() / (2 ** (num_bits - 1) - 1) + 1e-8
-    return np.round(x / s).astype(np.int16 if num_bits > 8 else np.int8), s
-
-
-@pytest.mark.parametrize(
-    ("submission", "diagnosis"),
-    [
-        (_int8_cast_first, "truncation instead of round"),
-        (_no_guard_no_round, "floor instead of round"),
-        (_max_only, "max(x) instead of max|x|"),
-        (_floats, "codes left as floats"),
-        (_eps, "an epsilon added to the scale"),
-    ],
-    ids=lambda value: getattr(value, "__name__", None),
-)
-def test_mistakes_in_other_words_are_recognised(submission, diagnosis):
-    report = engine.examine(submission, EXERCISES["quantize_symmetric"])
-    assert not report.passed
-    assert report.diagnosis == diagnosis

@@ -1,4 +1,4 @@
-"""Lab 00: a digit, and a network that reads it, at fewer and fewer bits."""
+"""explore_digit: a digit, and a network that reads it, at fewer and fewer bits."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class DigitExplorer(Explorer):
         chart.set(ylim=(0, 1), xticks=range(10), xlabel=f"digit (this is a {self._label})", ylabel="probability")
         chart.grid(False, axis="x")
         self._chart_title = chart.set_title(" ")
-        frame = after.spines.values()  # drawn again, or the picture would lie over one half of it
+        frame = after.spines.values()  # redrawn above the picture, which would cover half of each line
         return [self._picture, *frame, self._after_title, *self._bars, self._chart_title]
 
     def draw(self, result: DigitResult) -> None:
@@ -110,8 +110,8 @@ class DigitExplorer(Explorer):
             right = digit == self._label
             chosen = digit == result.read_as
             bar.set_color(palette.GOOD if right else palette.QUANTIZED if chosen else palette.ORIGINAL)
-        surely = result.probabilities.max()
-        self._chart_title.set_text(f"weights at {result.num_bits} bits: reads a {result.read_as} ({surely:.0%} sure)")
+        sure = result.probabilities.max()
+        self._chart_title.set_text(f"weights at {result.num_bits} bits: reads a {result.read_as} ({sure:.0%} sure)")
 
     def describe(self, result: DigitResult) -> list[tuple[str, str]]:
         values = sum(w.size for w in quantized_weights(result.num_bits).values())

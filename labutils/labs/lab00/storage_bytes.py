@@ -1,4 +1,4 @@
-"""storage bytes."""
+"""storage_bytes: how many bytes a number of values takes at a number of bits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def storage_bytes(num_values: int, num_bits: int) -> int:
     return -(-values * bits // 8)
 
 
-def _cases() -> list[Case]:
+def cases() -> list[Case]:
     return [
         Case("1000 values of 8 bits", (1000, 8)),
         Case("1000 values of 4 bits: two share a byte", (1000, 4)),
@@ -36,14 +36,14 @@ def _cases() -> list[Case]:
     ]
 
 
-def _read(value: object) -> dict:
+def read(value: object) -> dict:
     number = as_number(value, "the result")
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise Wrong(f"bytes come whole: the result should be an int, but it is {describe(value)}")
     return {"bytes": number}
 
 
-def _judge(answer: dict, case: Case) -> None:
+def judge(answer: dict, case: Case) -> None:
     num_values, num_bits = case.args
     expected = storage_bytes(num_values, num_bits)
     if answer["bytes"] != expected:
@@ -54,50 +54,31 @@ def _judge(answer: dict, case: Case) -> None:
         )
 
 
+MISCONCEPTIONS = (
+    Misconception("bits taken for bytes", lambda n, b: n * b,
+        "`num_values * num_bits` counts bits. A byte has eight of them."),
+    Misconception("the last byte is lost", lambda n, b: n * b // 8,
+        "`//` rounds down: 9 bits do not fit into 1 byte. Round up."),
+    Misconception("a fraction of a byte", lambda n, b: n * b / 8,
+        "`/` gives a float such as 1.125. Storage comes in whole bytes: round up to an int."),
+    Misconception("rounded to the nearest byte", lambda n, b: round(n * b / 8),
+        "9 bits are 1.125 bytes, and `round` makes that 1: the ninth bit has no place. Round up."),
+    Misconception("whole bytes for every value", lambda n, b: n * math.ceil(b / 8),
+        "Each value got bytes of its own. Packed, two 4-bit values share one byte: round up once, at the end."),
+    Misconception("one byte too many", lambda n, b: n * b // 8 + 1,
+        "Adding 1 is right only when bits are left over. 8000 bits are exactly 1000 bytes."),
+    Misconception("rounded up to a float", lambda n, b: float(math.ceil(n * b / 8)),
+        "The number is right and its type is not: `np.ceil` returns a float. Convert it to an int."),
+)  # fmt: skip
+
 EXERCISE = Exercise(
     name="storage_bytes",
     lab=LESSON,
     place=10,
     points=1,
     reference=storage_bytes,
-    cases=_cases,
-    read=_read,
-    judge=_judge,
-    misconceptions=(
-        Misconception(
-            "bits taken for bytes",
-            lambda n, b: n * b,
-            "`num_values * num_bits` counts bits. A byte has eight of them.",
-        ),
-        Misconception(
-            "the last byte is lost",
-            lambda n, b: n * b // 8,
-            "`//` rounds down: 9 bits do not fit into 1 byte. Round up.",
-        ),
-        Misconception(
-            "a fraction of a byte",
-            lambda n, b: n * b / 8,
-            "`/` gives a float such as 1.125. Storage comes in whole bytes: round up to an int.",
-        ),
-        Misconception(
-            "rounded to the nearest byte",
-            lambda n, b: round(n * b / 8),
-            "9 bits are 1.125 bytes, and `round` makes that 1: the ninth bit has no place. Round up.",
-        ),
-        Misconception(
-            "whole bytes for every value",
-            lambda n, b: n * math.ceil(b / 8),
-            "Each value got bytes of its own. Packed, two 4-bit values share one byte: round up once, at the end.",
-        ),
-        Misconception(
-            "one byte too many",
-            lambda n, b: n * b // 8 + 1,
-            "Adding 1 is right only when bits are left over. 8000 bits are exactly 1000 bytes.",
-        ),
-        Misconception(
-            "rounded up to a float",
-            lambda n, b: float(math.ceil(n * b / 8)),
-            "The number is right and its type is not: `np.ceil` returns a float. Convert it to an int.",
-        ),
-    ),
+    cases=cases,
+    read=read,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
 )

@@ -1,27 +1,21 @@
-"""best clip."""
+"""best_clip: where to clip so that least is lost."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from labutils.arrays import affine
-from labutils.arrays.inputs import bit_width, real_array
-from labutils.arrays.metrics import quantization_error as quantization_error  # a learner writes it in lab 01
+from labutils.arrays.inputs import Array, bit_width, real_array
 from labutils.arrays.metrics import sqnr_db
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import as_number
 from labutils.labs import answers
-from labutils.labs.contract import (
-    trained_weights,
-)
+from labutils.labs.contract import trained_weights
 from labutils.labs.lab01 import LESSON
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
 
 
 def best_clip(x: Array, num_bits: int) -> float:
@@ -43,48 +37,53 @@ def best_clip(x: Array, num_bits: int) -> float:
     return float(fractions[np.argmax(ratios)]) * largest
 
 
-def _best_clip_cases() -> list[Case]:
+def cases() -> list[Case]:
     rng = np.random.default_rng(2)
     gaussian = rng.normal(size=20_000).astype(np.float32)
     outliers = np.append(gaussian[:5000], [40.0, -35.0]).astype(np.float32)
+    uniform = rng.uniform(-1, 1, 20_000).astype(np.float32)
     return [
         Case("a Gaussian at 4 bits", (gaussian, 4)),
         Case("a Gaussian at 2 bits", (gaussian, 2)),
         Case("trained weights at 4 bits", (trained_weights(), 4)),
         Case("trained weights at 3 bits", (trained_weights(), 3)),
         Case("two outliers at 4 bits", (outliers, 4)),
-        Case(
-            "a uniform source, where nothing is gained by clipping", (rng.uniform(-1, 1, 20_000).astype(np.float32), 6)
-        ),
+        Case("a uniform source, where nothing is gained by clipping", (uniform, 6)),
         Case("a Gaussian of standard deviation 0.001", (gaussian * np.float32(1e-3), 4)),
     ]
 
 
-def _read_threshold(value: object) -> dict:
+def read(value: object) -> dict:
     return {"clip": as_number(value, "the threshold")}
 
 
-def _loss(x: np.ndarray, clip: float, num_bits: int) -> float:
-    """Mean squared error against the original tensor."""
+def reconstructed(x: np.ndarray, clip: float, num_bits: int) -> np.ndarray:
     q, scale = answers.quantize_clipped(x, clip, num_bits)
-    return float(np.mean((x - q.astype(np.float64) * float(scale)) ** 2))
+    return q * float(scale)
 
 
-def _judge_threshold(answer: dict, case: Case) -> None:
+def loss(x: np.ndarray, clip: float, num_bits: int) -> float:
+    """Mean squared error against the original tensor."""
+    return float(np.mean((x - reconstructed(x, clip, num_bits)) ** 2))
+
+
+def judge(answer: dict, case: Case) -> None:
     x, num_bits = case.args
     clip = answer["clip"]
     if not math.isfinite(clip) or clip <= 0:
         raise Wrong(f"the threshold should be a positive number, but it is {clip:g}")
     best = best_clip(x, num_bits)
     # A search over 25 thresholds is fine enough: near its minimum the loss is flat.
-    yours, least = _loss(x, clip, num_bits), _loss(x, best, num_bits)
+    yours, least = loss(x, clip, num_bits), loss(x, best, num_bits)
     if yours > 1.05 * least:
         raise Wrong(
             f"clipping at {clip:.4g} has a mean squared error of {yours:.3g}, but at {best:.4g} it is {least:.3g}"
         )
 
 
-def _searching(loss: Callable) -> Callable:
+def search_for_least(loss: Callable) -> Callable:
+    """A search for the threshold whose `loss(x, clip, num_bits)` is least."""
+
     def search(x, num_bits):
         clips = np.linspace(0.01, 1, 100) * np.abs(x).max()
         return float(clips[np.argmin([loss(x, c, num_bits) for c in clips])])
@@ -92,51 +91,29 @@ def _searching(loss: Callable) -> Callable:
     return search
 
 
-def _reconstructed(x: np.ndarray, clip: float, num_bits: int) -> np.ndarray:
-    q, scale = answers.quantize_clipped(x, clip, num_bits)
-    return q * np.float32(scale)
-
-
-BEST_CLIP = (
-    Misconception(
-        "never clips",
-        lambda x, num_bits: float(np.abs(x).max()),
-        "That is max|x|, the threshold that loses nothing to clipping and most to rounding. "
-        "Try thresholds below it and measure.",
-    ),
-    Misconception(
-        "a fraction instead of a threshold",
-        lambda x, num_bits: best_clip(x, num_bits) / float(np.abs(x).max()),
-        "That is a fraction of max|x|. Multiply it by max|x| to get the threshold.",
-    ),
-    Misconception(
-        "measures against the clipped tensor",
-        _searching(lambda x, c, b: np.mean((np.clip(x, -c, c) - _reconstructed(x, c, b)) ** 2)),
-        "Comparing with the clipped tensor hides what clipping lost, so the smallest threshold always wins. "
-        "Compare with the original.",
-    ),
-    Misconception(
-        "the 99th percentile",
-        lambda x, num_bits: float(np.percentile(np.abs(x), 99)),
-        "A fixed percentile knows nothing of the bit width: with fewer bits it pays to clip more. Measure the loss.",
-    ),
-    Misconception(
-        "the 99.9th percentile",
-        lambda x, num_bits: float(np.percentile(np.abs(x), 99.9)),
-        "A fixed percentile knows nothing of the bit width: with fewer bits it pays to clip more. Measure the loss.",
-    ),
-    Misconception(
-        "three standard deviations",
-        lambda x, num_bits: float(3 * np.std(x)),
-        "A fixed multiple knows nothing of the bit width or the distribution. Measure the loss.",
-    ),
-    Misconception(
-        "the smallest largest error",
-        _searching(lambda x, c, b: np.max(np.abs(x - _reconstructed(x, c, b)))),
-        "The largest error is the clipped outlier's, so it never pays to clip. Look at the mean squared error.",
-    ),
+PERCENTILE = (
+    "A fixed percentile knows nothing of the bit width: with fewer bits it pays to clip more. Measure the loss."
 )
 
+MISCONCEPTIONS = (
+    Misconception("never clips", lambda x, num_bits: float(np.abs(x).max()),
+        "That is max|x|, the threshold that loses nothing to clipping and most to rounding. Try thresholds below it "
+        "and measure."),
+    Misconception("a fraction instead of a threshold",
+        lambda x, num_bits: best_clip(x, num_bits) / float(np.abs(x).max()),
+        "That is a fraction of max|x|. Multiply it by max|x| to get the threshold."),
+    Misconception("measures against the clipped tensor",
+        search_for_least(lambda x, c, b: np.mean((np.clip(x, -c, c) - reconstructed(x, c, b)) ** 2)),
+        "Comparing with the clipped tensor hides what clipping lost, so the smallest threshold always wins. Compare "
+        "with the original."),
+    Misconception("the 99th percentile", lambda x, num_bits: float(np.percentile(np.abs(x), 99)), PERCENTILE),
+    Misconception("the 99.9th percentile", lambda x, num_bits: float(np.percentile(np.abs(x), 99.9)), PERCENTILE),
+    Misconception("three standard deviations", lambda x, num_bits: float(3 * np.std(x)),
+        "A fixed multiple knows nothing of the bit width or the distribution. Measure the loss."),
+    Misconception("the smallest largest error",
+        search_for_least(lambda x, c, b: np.max(np.abs(x - reconstructed(x, c, b)))),
+        "The largest error is the clipped outlier's, so it never pays to clip. Look at the mean squared error."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="best_clip",
@@ -144,9 +121,9 @@ EXERCISE = Exercise(
     place=50,
     points=2,
     reference=best_clip,
-    cases=_best_clip_cases,
-    read=_read_threshold,
-    judge=_judge_threshold,
-    misconceptions=BEST_CLIP,
+    cases=cases,
+    read=read,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
     stretch=True,
 )

@@ -1,4 +1,4 @@
-"""dequantize symmetric."""
+"""dequantize_symmetric: from codes back to floats."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ import array_api_compat
 import numpy as np
 
 from labutils.arrays import affine
-from labutils.arrays.inputs import MAX_BITS, code_array, positive_number
-from labutils.arrays.metrics import quantization_error as quantization_error  # a learner writes it in lab 01
+from labutils.arrays.inputs import MAX_BITS, Array, code_array, positive_number
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_array
+from labutils.labs.contract import judge_floats, largest_at, read_floats
 from labutils.labs.lab01 import LESSON
-from labutils.labs.lab01._shared import _step
 from labutils.labs.recipes import wrapping
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
 
 
 def dequantize_symmetric(q: Array, scale: float | Array) -> Array:
@@ -33,12 +29,19 @@ def reconstruct(q: Array, scale: float | Array, zero_point: int, scheme: Scheme)
     """x' = scale * (q - zero_point), for codes, a number and an int that come from a learner and may be anything."""
     xp, q = code_array(q)
     dtype = xp.float64 if getattr(scale, "dtype", None) == xp.float64 else xp.float32
-    step = _step(xp, positive_number(scale, "scale"), dtype, q)
+    step = as_scale(xp, positive_number(scale, "scale"), dtype, q)
     zero = 0 if scheme.symmetric else xp.asarray(zero_point, dtype=xp.int32, device=array_api_compat.device(q))
     return affine.dequantize(affine.QuantizedArray(q, step, zero, scheme, dtype))
 
 
-def _dequantizer_cases() -> list[Case]:
+def as_scale(xp: Any, scale: float, dtype: Any, beside: Array) -> Array:
+    """`scale` as a 0-d array of `dtype` on the device of `beside`; ValueError where `dtype` cannot hold it."""
+    if scale > float(xp.finfo(dtype).max):
+        raise ValueError(f"scale must be at most {float(xp.finfo(dtype).max):g}, got {scale:g}")
+    return xp.asarray(scale, dtype=dtype, device=array_api_compat.device(beside))
+
+
+def cases() -> list[Case]:
     rng = np.random.default_rng(1)
     q = rng.integers(-127, 128, (16, 8)).astype(np.int8)
     return [
@@ -53,21 +56,12 @@ def _dequantizer_cases() -> list[Case]:
     ]
 
 
-def _read_floats(value: object) -> dict:
-    return {"x": as_array(value, "the result")}
-
-
-def _judge_dequantized(answer: dict, case: Case) -> None:
-    q, scale = case.args
-    x = answer["x"]
-    if x.shape != q.shape:
-        raise Wrong(f"the result should have the shape of q, {q.shape}, but has {x.shape}")
-    if x.dtype != np.float32:
-        why = ": int8 times a Python float is float64 in NumPy" if x.dtype == np.float64 else ""
-        raise Wrong(f"the result should be float32, but its dtype is {x.dtype}{why}")
+def judge(answer: dict, case: Case) -> None:
+    (q, scale), x = case.args, answer["x"]
+    judge_floats(x, q, why_float64="int8 times a Python float")
     expected = q.astype(np.float64) * float(scale)
     error = np.abs(x - expected)
-    worst = np.unravel_index(np.argmax(error), error.shape)
+    worst = largest_at(error)
     if not error[worst] <= 2.0**-22 * abs(expected[worst]):  # two roundings to float32
         raise Wrong(
             f"code {q[worst]} at scale {float(scale):.4g} stands for {expected[worst]:.6g}, "
@@ -75,49 +69,25 @@ def _judge_dequantized(answer: dict, case: Case) -> None:
         )
 
 
-DEQUANTIZE_SYMMETRIC = (
-    Misconception(
-        "divides by the scale",
-        lambda q, scale: (q / scale).astype(np.float32),
-        "Quantizing divided by the scale; the way back multiplies.",
-    ),
-    Misconception(
-        "a float64 result",
-        lambda q, scale: q.astype(np.float64) * float(scale),
-        "float64 takes twice the memory of the float32 that was quantized. Turn the codes to float32 first.",
-    ),
-    Misconception(
-        "a float64 result where the scale is a Python float",
-        lambda q, scale: q * scale,
-        "NumPy makes int8 times a Python float a float64. Turn the codes to float32 first.",
-    ),
-    Misconception(
-        "the scale is lost in an integer",
-        lambda q, scale: (q * np.int8(scale)).astype(np.float32),
-        "A scale such as 0.02 is 0 as an integer. Turn the codes to float, not the scale to int.",
-    ),
-    Misconception(
-        "the product is cast back to integers",
+MISCONCEPTIONS = (
+    Misconception("divides by the scale", lambda q, scale: (q / scale).astype(np.float32),
+        "Quantizing divided by the scale; the way back multiplies."),
+    Misconception("a float64 result", lambda q, scale: q.astype(np.float64) * float(scale),
+        "float64 takes twice the memory of the float32 that was quantized. Turn the codes to float32 first."),
+    Misconception("a float64 result where the scale is a Python float", lambda q, scale: q * scale,
+        "NumPy makes int8 times a Python float a float64. Turn the codes to float32 first."),
+    Misconception("the scale is lost in an integer", lambda q, scale: (q * np.int8(scale)).astype(np.float32),
+        "A scale such as 0.02 is 0 as an integer. Turn the codes to float, not the scale to int."),
+    Misconception("the product is cast back to integers",
         lambda q, scale: wrapping(np.trunc(q * np.float32(scale)), q.dtype.type),
-        "The point of coming back is to have floats again: leave the product as float32.",
-    ),
-    Misconception(
-        "the scale is not used",
-        lambda q, scale: q.astype(np.float32),
-        "A code counts steps. What it stands for is that many steps of size scale.",
-    ),
-    Misconception(
-        "adds the scale",
-        lambda q, scale: q.astype(np.float32) + np.float32(scale),
-        "A code counts steps. What it stands for is that many steps of size scale: a product.",
-    ),
-    Misconception(
-        "divides by 127 as well",
-        lambda q, scale: q.astype(np.float32) * np.float32(scale) / 127,
-        "The division by 127 is in the scale already.",
-    ),
-)
-
+        "The point of coming back is to have floats again: leave the product as float32."),
+    Misconception("the scale is not used", lambda q, scale: q.astype(np.float32),
+        "A code counts steps. What it stands for is that many steps of size scale."),
+    Misconception("adds the scale", lambda q, scale: q.astype(np.float32) + np.float32(scale),
+        "A code counts steps. What it stands for is that many steps of size scale: a product."),
+    Misconception("divides by 127 as well", lambda q, scale: q.astype(np.float32) * np.float32(scale) / 127,
+        "The division by 127 is in the scale already."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="dequantize_symmetric",
@@ -125,8 +95,8 @@ EXERCISE = Exercise(
     place=20,
     points=1,
     reference=dequantize_symmetric,
-    cases=_dequantizer_cases,
-    read=_read_floats,
-    judge=_judge_dequantized,
-    misconceptions=DEQUANTIZE_SYMMETRIC,
+    cases=cases,
+    read=read_floats,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
 )

@@ -1,4 +1,4 @@
-"""Lab 01: bits against error."""
+"""explore_bits: the error of a quantizer against its bit width."""
 
 from __future__ import annotations
 

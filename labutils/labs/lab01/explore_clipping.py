@@ -1,4 +1,4 @@
-"""Lab 01: clipping against rounding."""
+"""explore_clipping: rounding noise against clipping noise."""
 
 from __future__ import annotations
 
@@ -14,14 +14,7 @@ from labutils.course import palette
 from labutils.course.explorer import Explorer, Slider
 from labutils.labs import answers
 from labutils.labs.clipped import ClippedHistogram
-from labutils.labs.values import (
-    Magnitudes,
-    db,
-    decibels,
-    flat_values,
-    noise_of,
-    quantized,
-)
+from labutils.labs.values import Magnitudes, db, decibels, flat_values, noise_of, quantized
 
 BITS = range(2, 9)
 

@@ -1,24 +1,28 @@
-"""quantize clipped."""
+"""quantize_clipped: a grid that ends where the caller says, and saturates there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from labutils.arrays import affine
-from labutils.arrays.inputs import positive_number, real_array
-from labutils.arrays.metrics import quantization_error as quantization_error  # a learner writes it in lab 01
+from labutils.arrays.inputs import Array, positive_number, real_array, working_dtype
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.labs import answers
-from labutils.labs.contract import judge_codes, judge_rounding, judge_scale, read_quantized, trained_weights
+from labutils.labs import families
+from labutils.labs.contract import (
+    judge_codes,
+    judge_rounding,
+    judge_scale,
+    largest_at,
+    read_quantized,
+    trained_weights,
+)
 from labutils.labs.lab01 import LESSON
-from labutils.labs.lab01._shared import _step
-from labutils.labs.recipes import wrapping
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
+from labutils.labs.lab01.dequantize_symmetric import as_scale
+from labutils.labs.recipes import Symmetric, clamped, smallest_dtype, wrapping
 
 
 def quantize_clipped(x: Array, clip: float, num_bits: int = 8) -> tuple[Array, Array]:
@@ -29,13 +33,12 @@ def quantize_clipped(x: Array, clip: float, num_bits: int = 8) -> tuple[Array, A
     """
     scheme = Scheme(num_bits)
     xp, x = real_array(x)
-    dtype = xp.float64 if x.dtype == xp.float64 else xp.float32
-    scale = _step(xp, positive_number(clip, "clip") / scheme.quant_max, dtype, x)
+    scale = as_scale(xp, positive_number(clip, "clip") / scheme.quant_max, working_dtype(xp, x), x)
     quantized = affine.quantize(x, scheme, (scale, 0))
     return quantized.codes, quantized.scale
 
 
-def _clipped_cases() -> list[Case]:
+def cases() -> list[Case]:
     w = trained_weights()
     largest = float(np.abs(w).max())
     return [
@@ -51,7 +54,7 @@ def _clipped_cases() -> list[Case]:
     ]
 
 
-def _judge_clipped(answer: dict, case: Case) -> None:
+def judge(answer: dict, case: Case) -> None:
     x, clip = case.args
     num_bits = case.kwargs.get("num_bits", 8)
     q, scale = answer["q"], answer["scale"]
@@ -65,108 +68,51 @@ def _judge_clipped(answer: dict, case: Case) -> None:
     # Below -clip both -quant_max and the unused code beside it are clamped values.
     wrong = ~inside & (np.abs(q.astype(np.int64) - ends) > (x < 0))
     if wrong.any():
-        i = np.unravel_index(np.argmax(wrong), wrong.shape)
+        i = largest_at(wrong)
         raise Wrong(
             f"{x[i]:.4g} lies beyond the clip of {clip:.4g} and should saturate at code {ends[i]}, "
             f"but its code is {q[i]}"
         )
 
 
-def _clipping(quantize: Callable) -> Callable:
-    def clipped(x, clip, num_bits=8):
-        scheme = Scheme(num_bits)
-        return quantize(x, clip, scheme, np.float32(clip / scheme.quant_max))
+@dataclass(frozen=True)
+class Clipped(Symmetric):
+    """The recipe on the grid of the given clip: `span` is of x and clip."""
 
-    return clipped
+    span: Callable = lambda x, clip: clip
 
-
-def _saturate(steps: np.ndarray, scheme: Scheme) -> np.ndarray:
-    return np.clip(steps, scheme.quant_min, scheme.quant_max).astype(scheme.code_dtype)
+    def __call__(self, x, clip, num_bits=8):
+        return self.quantize(x, self.span(x, clip), num_bits)
 
 
-def _with_largest(change: Callable) -> Callable:
-    """Quantizes change(x, clip) with the scale of x's own largest value."""
-
-    def quantize(x, clip, scheme, scale):
-        return answers.quantize_symmetric(change(x, clip), scheme.num_bits)
-
-    return _clipping(quantize)
+right = Clipped()
 
 
-QUANTIZE_CLIPPED = (
-    Misconception(
-        "no clamp: codes wrap around",
-        _clipping(lambda x, clip, s, scale: (wrapping(np.round(x / scale), np.dtype(s.code_dtype).type), scale)),
+def after(change: Callable) -> Callable:
+    """The right quantizer of `change(x, clip)`."""
+    return lambda x, clip, num_bits=8: right(change(x, clip), clip, num_bits)
+
+
+MISCONCEPTIONS = (
+    Misconception("no clamp: codes wrap around", right.but(clamp=families.unclamped),
         "A value beyond the clip has no code. Without a clamp the cast wraps it around, to any code at all. "
-        "Clamp to [quant_min, quant_max] before the cast.",
-    ),
-    Misconception(
-        "cast before the clamp",
-        _clipping(
-            lambda x, clip, s, scale: (
-                np.clip(wrapping(np.round(x / scale), np.dtype(s.code_dtype).type), s.quant_min, s.quant_max),
-                scale,
-            )
-        ),
-        "The cast came first and wrapped what was too large; the clamp then had nothing left to do. Clamp, then cast.",
-    ),
-    Misconception(
-        "the clip is ignored",
-        _with_largest(lambda x, clip: x),
-        "The scale came from max|x|. Here the caller says how far the grid reaches: clip.",
-    ),
-    Misconception(
-        "values are clipped, but the scale still comes from the tensor",
-        _with_largest(lambda x, clip: np.clip(x, -clip, clip)),
-        "Where no value reaches the clip, max|x| is smaller than it. The scale must come from clip itself.",
-    ),
-    Misconception(
-        "outliers are set to zero",
-        _clipping(lambda x, clip, s, scale: (_saturate(np.round(np.where(np.abs(x) > clip, 0, x) / scale), s), scale)),
-        "Clipping moves a value to the nearest end of the grid. Zero is much further away.",
-    ),
-    Misconception(
-        "outliers are dropped",
-        _clipping(lambda x, clip, s, scale: (_saturate(np.round(x[np.abs(x) <= clip] / scale), s), scale)),
-        "The tensor must keep its shape. Clipping moves a value to the nearest end of the grid.",
-    ),
-    Misconception(
-        "divides the clip by 2^(b-1)",
-        _clipping(
-            lambda x, clip, s, scale: (
-                _saturate(np.round(x / (clip / 2 ** (s.num_bits - 1))), s),
-                np.float32(clip / 2 ** (s.num_bits - 1)),
-            )
-        ),
-        "The largest code is 2^(b-1) - 1, so that is how many steps reach from 0 to clip.",
-    ),
-    Misconception(
-        "127 at every bit width",
-        _clipping(
-            lambda x, clip, s, scale: (
-                np.clip(np.round(x / (clip / 127)), -128, 127).astype(s.code_dtype),
-                np.float32(clip / 127),
-            )
-        ),
-        "127 is the largest code at 8 bits only. Compute it from num_bits.",
-    ),
-    Misconception(
-        "truncation instead of round",
-        _clipping(lambda x, clip, s, scale: (_saturate(np.trunc(x / scale), s), scale)),
-        "Casting to an integer cuts the fraction off. Round before you cast.",
-    ),
-    Misconception(
-        "floor instead of round",
-        _clipping(lambda x, clip, s, scale: (_saturate(np.floor(x / scale), s), scale)),
-        "`np.floor` always goes down. Go to the nearest integer.",
-    ),
-    Misconception(
-        "codes left as floats",
-        _clipping(lambda x, clip, s, scale: (np.clip(np.round(x / scale), s.quant_min, s.quant_max), scale)),
-        "The values are whole numbers, but still stored as floats. Cast them to an integer dtype.",
-    ),
-)
-
+        "Clamp to [quant_min, quant_max] before the cast."),
+    Misconception("cast before the clamp",
+        right.but(clamp=lambda steps, bits: clamped(wrapping(steps, smallest_dtype(bits)), bits)),
+        "The cast came first and wrapped what was too large; the clamp then had nothing left to do. Clamp, then cast."),
+    Misconception("the clip is ignored", right.but(span=lambda x, clip: np.abs(x).max()),
+        "The scale came from max|x|. Here the caller says how far the grid reaches: clip."),
+    Misconception("values are clipped, but the scale still comes from the tensor",
+        right.but(span=lambda x, clip: np.abs(np.clip(x, -clip, clip)).max()),
+        "Where no value reaches the clip, max|x| is smaller than it. The scale must come from clip itself."),
+    Misconception("outliers are set to zero", after(lambda x, clip: np.where(np.abs(x) > clip, 0, x)),
+        "Clipping moves a value to the nearest end of the grid. Zero is much further away."),
+    Misconception("outliers are dropped", after(lambda x, clip: x[np.abs(x) <= clip]),
+        "The tensor must keep its shape. Clipping moves a value to the nearest end of the grid."),
+    *families.divisors(right, reach="clip"),
+    *families.rounding(right),
+    *families.signed_dtypes(right),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="quantize_clipped",
@@ -174,8 +120,8 @@ EXERCISE = Exercise(
     place=40,
     points=2,
     reference=quantize_clipped,
-    cases=_clipped_cases,
+    cases=cases,
     read=read_quantized,
-    judge=_judge_clipped,
-    misconceptions=QUANTIZE_CLIPPED,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
 )

@@ -1,19 +1,16 @@
-"""quantize stochastic."""
+"""quantize_stochastic: up or down by chance, right on average."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from labutils.arrays import affine
 from labutils.arrays.inputs import real_array
-from labutils.arrays.metrics import quantization_error as quantization_error  # a learner writes it in lab 01
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.labs import answers
 from labutils.labs.contract import (
     float32_noise,
     judge_codes,
@@ -23,9 +20,7 @@ from labutils.labs.contract import (
     trained_weights,
 )
 from labutils.labs.lab01 import LESSON
-from labutils.labs.lab01.quantize_clipped import _saturate
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
+from labutils.labs.recipes import Symmetric
 
 
 def quantize_stochastic(x: np.ndarray, num_bits: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +44,7 @@ def quantize_stochastic(x: np.ndarray, num_bits: int, rng: np.random.Generator) 
     return np.clip(steps, scheme.quant_min, scheme.quant_max).astype(scheme.code_dtype), scale
 
 
-def _stochastic_cases() -> list[Case]:
+def cases() -> list[Case]:
     w = trained_weights()
     repeated = np.append(np.full(20_000, 0.23), 12.7).astype(np.float32)
     return [
@@ -62,65 +57,46 @@ def _stochastic_cases() -> list[Case]:
     ]
 
 
-def _judge_stochastic(answer: dict, case: Case) -> None:
+def judge(answer: dict, case: Case) -> None:
     x, num_bits, _ = case.args
     q, scale = answer["q"], answer["scale"]
     judge_codes(q, x, num_bits)
-    largest = float(np.abs(x).max())
     quant_max = Scheme(num_bits).quant_max
-    judge_scale(scale, largest / quant_max if largest else scale, f"max|x| / {quant_max}")
+    judge_scale(scale, float(np.abs(x).max()) / quant_max, f"max|x| / {quant_max}")
     judge_rounding(q, scale, x, num_bits, most=1.0)
     # Each rounding has a variance of at most 1/4 step^2: the mean of n lies within 5 * 0.5 / sqrt(n) steps of 0.
-    bias, bound = float(np.mean(q - x.astype(np.float64) / scale)), 2.5 / math.sqrt(x.size)
+    steps = x.astype(np.float64) / scale
+    bias, bound = float(np.mean(q - steps)), 2.5 / math.sqrt(x.size)
     if abs(bias) > bound:
         raise Wrong(f"on average the codes are off by {bias:+.3f} steps; chance explains at most {bound:.3f}")
-    drawn = np.abs(x.astype(np.float64) / scale - q) > 0.5 + float32_noise(quant_max)
-    fractional = np.abs(x.astype(np.float64) / scale - np.round(x / scale)) > 0.1
+    drawn = np.abs(steps - q) > 0.5 + float32_noise(quant_max)
+    fractional = np.abs(steps - np.round(steps)) > 0.1
     if fractional.sum() > 1000 and not drawn.any():
         raise Wrong("every value went to its nearest code: nothing was left to chance")
 
 
-def _drawing(codes: Callable) -> Callable:
-    def quantize(x, num_bits, rng):
-        _, scale = answers.quantize_symmetric(x, num_bits)
-        return _saturate(codes(x / scale, rng), Scheme(num_bits)), scale
-
-    return quantize
+def rounding(round: Callable) -> Callable:
+    """The symmetric quantizer that rounds with `round(steps, rng)`."""
+    return lambda x, num_bits, rng: Symmetric(round=lambda steps: round(steps, rng))(x, num_bits)
 
 
-QUANTIZE_STOCHASTIC = (
-    Misconception(
-        "rounds to the nearest",
-        _drawing(lambda steps, rng: np.round(steps)),
-        "Nothing is random yet: 2.3 always becomes 2. It should become 3 in three cases of ten.",
-    ),
-    Misconception(
-        "a fair coin between floor and ceil",
-        _drawing(lambda steps, rng: np.floor(steps) + (rng.random(steps.shape) < 0.5)),
-        "2.3 lies nearer to 2 than to 3. The probability of going up must be the fraction, 0.3.",
-    ),
-    Misconception(
-        "noise is added, then the result is rounded to the nearest",
-        _drawing(lambda steps, rng: np.round(steps + rng.random(steps.shape))),
-        "Noise from 0 to 1 pushes up by half a step on average. With `np.floor` in place of `round` it is unbiased.",
-    ),
-    Misconception(
-        "up and down are exchanged",
-        _drawing(lambda steps, rng: np.floor(steps) + (rng.random(steps.shape) >= steps - np.floor(steps))),
-        "2.3 went to 3 in seven cases of ten. The probability of going up is the fraction.",
-    ),
-    Misconception(
-        "truncates towards zero",
-        _drawing(lambda steps, rng: np.trunc(steps + rng.random(steps.shape))),
-        "`np.trunc` and casting go up for negative values. Use `np.floor`, which goes down for every sign.",
-    ),
-    Misconception(
-        "one draw for the whole tensor",
-        _drawing(lambda steps, rng: np.floor(steps + rng.random())),
-        "All elements share one random number, so all go the same way. Draw one for each: `rng.random(x.shape)`.",
-    ),
-)
-
+MISCONCEPTIONS = (
+    Misconception("rounds to the nearest", rounding(lambda steps, rng: np.round(steps)),
+        "Nothing is random yet: 2.3 always becomes 2. It should become 3 in three cases of ten."),
+    Misconception("a fair coin between floor and ceil",
+        rounding(lambda steps, rng: np.floor(steps) + (rng.random(steps.shape) < 0.5)),
+        "2.3 lies nearer to 2 than to 3. The probability of going up must be the fraction, 0.3."),
+    Misconception("noise is added, then the result is rounded to the nearest",
+        rounding(lambda steps, rng: np.round(steps + rng.random(steps.shape))),
+        "Noise from 0 to 1 pushes up by half a step on average. With `np.floor` in place of `round` it is unbiased."),
+    Misconception("up and down are exchanged",
+        rounding(lambda steps, rng: np.floor(steps) + (rng.random(steps.shape) >= steps - np.floor(steps))),
+        "2.3 went to 3 in seven cases of ten. The probability of going up is the fraction."),
+    Misconception("truncates towards zero", rounding(lambda steps, rng: np.trunc(steps + rng.random(steps.shape))),
+        "`np.trunc` and casting go up for negative values. Use `np.floor`, which goes down for every sign."),
+    Misconception("one draw for the whole tensor", rounding(lambda steps, rng: np.floor(steps + rng.random())),
+        "All elements share one random number, so all go the same way. Draw one for each: `rng.random(x.shape)`."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="quantize_stochastic",
@@ -128,9 +104,9 @@ EXERCISE = Exercise(
     place=60,
     points=2,
     reference=quantize_stochastic,
-    cases=_stochastic_cases,
+    cases=cases,
     read=read_quantized,
-    judge=_judge_stochastic,
-    misconceptions=QUANTIZE_STOCHASTIC,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
     stretch=True,
 )

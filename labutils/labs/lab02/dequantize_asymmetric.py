@@ -1,20 +1,17 @@
-"""dequantize asymmetric."""
+"""dequantize_asymmetric: from codes back to floats, where zero has a code of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from labutils.arrays.inputs import MAX_BITS, code_array, whole_number
+from labutils.arrays.inputs import MAX_BITS, Array, code_array, whole_number
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_array
+from labutils.labs.contract import judge_floats, largest_at, read_floats
 from labutils.labs.lab01.dequantize_symmetric import reconstruct
 from labutils.labs.lab02 import LESSON
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
 
 
 def dequantize_asymmetric(q: Array, scale: float | Array, zero_point: int | Array) -> Array:
@@ -32,7 +29,7 @@ def dequantize_asymmetric(q: Array, scale: float | Array, zero_point: int | Arra
     return reconstruct(q, scale, zero, Scheme(MAX_BITS, symmetric=False))
 
 
-def _dequantizer_cases() -> list[Case]:
+def cases() -> list[Case]:
     rng = np.random.default_rng(2)
     q = rng.integers(0, 256, (16, 8)).astype(np.uint8)
     return [
@@ -49,21 +46,12 @@ def _dequantizer_cases() -> list[Case]:
     ]
 
 
-def _read_floats(value: object) -> dict:
-    return {"x": as_array(value, "the result")}
-
-
-def _judge_dequantized(answer: dict, case: Case) -> None:
-    q, scale, zero_point = case.args
-    x = answer["x"]
-    if x.shape != q.shape:
-        raise Wrong(f"the result should have the shape of q, {q.shape}, but has {x.shape}")
-    if x.dtype != np.float32:
-        why = ": an integer array times a Python float is float64 in NumPy" if x.dtype == np.float64 else ""
-        raise Wrong(f"the result should be float32, but its dtype is {x.dtype}{why}")
+def judge(answer: dict, case: Case) -> None:
+    (q, scale, zero_point), x = case.args, answer["x"]
+    judge_floats(x, q, why_float64="an integer array times a Python float")
     expected = (q.astype(np.float64) - int(zero_point)) * float(scale)
     error = np.abs(x - expected)
-    worst = np.unravel_index(np.argmax(error), error.shape)
+    worst = largest_at(error)
     # Roundings to float32: of q * scale and zero_point * scale, where somebody multiplies out, and of the difference.
     if not error[worst] <= 2.0**-22 * float(scale) * max(int(q.max()), int(zero_point)):
         raise Wrong(
@@ -72,7 +60,7 @@ def _judge_dequantized(answer: dict, case: Case) -> None:
         )
 
 
-def _back(formula: Callable) -> Callable:
+def floats_of(formula: Callable) -> Callable:
     """`formula(q, scale, zero_point)` of float64 numbers, as float32."""
 
     def dequantize(q, scale, zero_point):
@@ -81,88 +69,46 @@ def _back(formula: Callable) -> Callable:
     return dequantize
 
 
-def _in_code_dtype(q, scale, zero_point):
-    return (q - q.dtype.type(zero_point)).astype(np.float32) * np.float32(scale)
+right = floats_of(lambda q, scale, zero_point: (q - zero_point) * scale)
 
-
-DEQUANTIZE_ASYMMETRIC = (
-    Misconception(
-        "the difference wraps around in an unsigned dtype",
-        _in_code_dtype,
-        "In uint8, 47 - 60 is 243: there are no negative numbers, so it wraps around. "
-        "Turn the codes to float32 before you subtract.",
-    ),
-    Misconception(
-        "the difference wraps around in an unsigned dtype",
-        lambda q, scale, zero_point: (q - zero_point).astype(np.float32) * np.float32(scale),
-        "In uint8, 47 - 60 is 243: there are no negative numbers, so it wraps around. "
-        "Turn the codes to float32 before you subtract.",
-    ),
-    Misconception(
-        "q * scale + zero_point",
-        _back(lambda q, scale, zero_point: q * scale + zero_point),
-        "The zero point is a code, not a value of x: subtract it from the codes, before the scale is used.",
-    ),
-    Misconception(
-        "q * scale - zero_point",
-        _back(lambda q, scale, zero_point: q * scale - zero_point),
-        "The zero point is a code, not a value of x: subtract it from the codes, before the scale is used.",
-    ),
-    Misconception(
-        "the zero point is added",
-        _back(lambda q, scale, zero_point: (q + zero_point) * scale),
-        "Quantizing added the zero point; the way back takes it off. The code zero_point must come back as 0.0.",
-    ),
-    Misconception(
-        "the signs are turned",
-        _back(lambda q, scale, zero_point: (zero_point - q) * scale),
-        "A larger code stands for a larger value.",
-    ),
-    Misconception(
-        "the zero point is not used",
-        _back(lambda q, scale, zero_point: q * scale),
-        "Then code 0 comes back as 0.0. It is the code zero_point that must.",
-    ),
-    Misconception(
-        "the scale is not used",
-        _back(lambda q, scale, zero_point: q - zero_point),
-        "q - zero_point counts steps. What it stands for is that many steps of size scale.",
-    ),
-    Misconception(
-        "divides by the scale",
-        _back(lambda q, scale, zero_point: (q - zero_point) / scale),
-        "Quantizing divided by the scale; the way back multiplies.",
-    ),
-    Misconception(
-        "128 subtracted as well",
-        _back(lambda q, scale, zero_point: (q - 128 - zero_point) * scale),
-        "That offset belongs to signed codes. Here codes begin at 0, and the zero point says all.",
-    ),
-    Misconception(
-        "the codes are read as signed",
-        lambda q, scale, zero_point: (
-            (q.view(np.int8 if q.dtype == np.uint8 else np.int16).astype(np.float32) - np.float32(zero_point))
-            * np.float32(scale)
-        ),
-        "As int8, the code 200 reads as -56. Turn the codes to float32 directly: it holds them all.",
-    ),
-    Misconception(
-        "a float64 result",
-        lambda q, scale, zero_point: (q.astype(np.float64) - int(zero_point)) * float(scale),
-        "float64 takes twice the memory of the float32 that was quantized. Turn the codes to float32 first.",
-    ),
-    Misconception(
-        "a float64 result where the zero point is an int32",
-        lambda q, scale, zero_point: (q.astype(np.float32) - zero_point) * np.float32(scale),
-        "NumPy makes float32 minus an int32 array a float64. Turn the zero point to float32 too.",
-    ),
-    Misconception(
-        "the result is cast back to integers",
-        lambda q, scale, zero_point: ((q.astype(np.int32) - int(zero_point)) * np.float32(scale)).astype(np.int32),
-        "The point of coming back is to have floats again: leave the product as float32.",
-    ),
+WRAPS = (
+    "In uint8, 47 - 60 is 243: there are no negative numbers, so it wraps around. "
+    "Turn the codes to float32 before you subtract."
 )
+A_CODE = "The zero point is a code, not a value of x: subtract it from the codes, before the scale is used."
 
+MISCONCEPTIONS = (
+    Misconception("the difference wraps around in an unsigned dtype",
+        lambda q, scale, zero_point: (q - q.dtype.type(zero_point)).astype(np.float32) * np.float32(scale), WRAPS),
+    Misconception("the difference wraps around in an unsigned dtype",
+        lambda q, scale, zero_point: (q - zero_point).astype(np.float32) * np.float32(scale), WRAPS),
+    Misconception("q * scale + zero_point", floats_of(lambda q, scale, zero_point: q * scale + zero_point), A_CODE),
+    Misconception("q * scale - zero_point", floats_of(lambda q, scale, zero_point: q * scale - zero_point), A_CODE),
+    Misconception("the zero point is added", floats_of(lambda q, scale, zero_point: (q + zero_point) * scale),
+        "Quantizing added the zero point; the way back takes it off. The code zero_point must come back as 0.0."),
+    Misconception("the signs are turned", floats_of(lambda q, scale, zero_point: (zero_point - q) * scale),
+        "A larger code stands for a larger value."),
+    Misconception("the zero point is not used", floats_of(lambda q, scale, zero_point: q * scale),
+        "Then code 0 comes back as 0.0. It is the code zero_point that must."),
+    Misconception("the scale is not used", floats_of(lambda q, scale, zero_point: q - zero_point),
+        "q - zero_point counts steps. What it stands for is that many steps of size scale."),
+    Misconception("divides by the scale", floats_of(lambda q, scale, zero_point: (q - zero_point) / scale),
+        "Quantizing divided by the scale; the way back multiplies."),
+    Misconception("128 subtracted as well", floats_of(lambda q, scale, zero_point: (q - 128 - zero_point) * scale),
+        "That offset belongs to signed codes. Here codes begin at 0, and the zero point says all."),
+    Misconception("the codes are read as signed",
+        lambda q, scale, zero_point: right(q.view(f"i{q.itemsize}"), scale, zero_point),
+        "As int8, the code 200 reads as -56. Turn the codes to float32 directly: it holds them all."),
+    Misconception("a float64 result",
+        lambda q, scale, zero_point: (q.astype(np.float64) - int(zero_point)) * float(scale),
+        "float64 takes twice the memory of the float32 that was quantized. Turn the codes to float32 first."),
+    Misconception("a float64 result where the zero point is an int32",
+        lambda q, scale, zero_point: (q.astype(np.float32) - zero_point) * np.float32(scale),
+        "NumPy makes float32 minus an int32 array a float64. Turn the zero point to float32 too."),
+    Misconception("the result is cast back to integers",
+        lambda q, scale, zero_point: ((q.astype(np.int32) - int(zero_point)) * np.float32(scale)).astype(np.int32),
+        "The point of coming back is to have floats again: leave the product as float32."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="dequantize_asymmetric",
@@ -170,8 +116,8 @@ EXERCISE = Exercise(
     place=20,
     points=1,
     reference=dequantize_asymmetric,
-    cases=_dequantizer_cases,
-    read=_read_floats,
-    judge=_judge_dequantized,
-    misconceptions=DEQUANTIZE_ASYMMETRIC,
+    cases=cases,
+    read=read_floats,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
 )

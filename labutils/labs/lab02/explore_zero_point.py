@@ -1,4 +1,4 @@
-"""Lab 02: where zero goes, and what that does to the step."""
+"""explore_zero_point: where the grid puts 0.0, and how long its steps become."""
 
 from __future__ import annotations
 

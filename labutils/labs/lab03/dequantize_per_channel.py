@@ -1,4 +1,4 @@
-"""dequantize per channel."""
+"""dequantize_per_channel: from codes back to floats, each with the scale of its channel."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from typing import Any
 import numpy as np
 
 from labutils.arrays import affine
-from labutils.arrays.inputs import MAX_BITS, code_array, real_array
+from labutils.arrays.inputs import MAX_BITS, Array, code_array, real_array, require_one_library, working_dtype
 from labutils.arrays.layout import Layout
-from labutils.arrays.scheme import PerAxis, Scheme
+from labutils.arrays.scheme import Granularity, PerAxis, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_array
+from labutils.course.reading import place
+from labutils.labs import slices
+from labutils.labs.contract import judge_floats, largest_at, read_floats
 from labutils.labs.lab03 import LESSON
-from labutils.labs.lab03._shared import _along
-from labutils.labs.lab03.quantize_per_channel import _index
-from labutils.labs.recipes import wrapping
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
+from labutils.labs.slices import along_axis
 
 
 def dequantize_per_channel(q: Array, scales: Array, axis: int) -> Array:
@@ -31,21 +29,30 @@ def dequantize_per_channel(q: Array, scales: Array, axis: int) -> Array:
     ValueError where the scales have another shape than (q.shape[axis],), or are not all positive and finite.
     """
     granularity = PerAxis(axis)
-    xp, q = code_array(q)
-    library, scales = real_array(scales, "scales")
-    if library is not xp:
-        raise TypeError(f"q and scales must come from one library, got {xp.__name__} and {library.__name__}")
+    xp, q, scales = codes_and_scales(q, scales)
     Layout.of(q.shape, granularity).column(xp, scales, "scales")  # raises for another shape
+    return reconstruct(q, scales, granularity)
+
+
+def codes_and_scales(q: Array, scales: Array) -> tuple[Any, Array, Array]:
+    """Return `(namespace, q, scales)`, the scales in the dtype to compute in, or raise for what are no such arrays."""
+    xp, q = code_array(q)
+    _, scales = real_array(scales, "scales")
+    require_one_library(scales=scales, q=q)
     if not bool(xp.all((scales > 0) & xp.isfinite(scales))):
         raise ValueError(
             f"scales must be positive and finite everywhere, got values from {xp.min(scales)} to {xp.max(scales)}"
         )
-    dtype = xp.float64 if scales.dtype == xp.float64 else xp.float32
+    return xp, q, xp.astype(scales, working_dtype(xp, scales))
+
+
+def reconstruct(q: Array, scales: Array, granularity: Granularity) -> Array:
+    """Each code times the scale of its slice, in the dtype of `scales`."""
     scheme = Scheme(MAX_BITS, granularity=granularity)
-    return affine.dequantize(affine.QuantizedArray(q, xp.astype(scales, dtype), 0, scheme, dtype))
+    return affine.dequantize(affine.QuantizedArray(q, scales, 0, scheme, scales.dtype))
 
 
-def _back_cases() -> list[Case]:
+def cases() -> list[Case]:
     rng = np.random.default_rng(3)
 
     def case(name: str, shape: tuple[int, ...], axis: int, dtype: type = np.int8) -> Case:
@@ -70,111 +77,61 @@ def _back_cases() -> list[Case]:
     ]
 
 
-def _read_floats(value: object) -> dict:
-    return {"x": as_array(value, "the result")}
-
-
-def _judge_back(answer: dict, case: Case) -> None:
-    q, scales, axis = case.args
-    x = answer["x"]
-    if x.shape != q.shape:
-        raise Wrong(f"the result should have the shape of q, {q.shape}, but has {x.shape}")
-    if x.dtype != np.float32:
-        raise Wrong(f"the result should be float32, but its dtype is {x.dtype}")
-    steps = np.broadcast_to(_along(scales, q.ndim, axis).astype(np.float64), q.shape)
+def judge(answer: dict, case: Case) -> None:
+    (q, scales, axis), x = case.args, answer["x"]
+    judge_floats(x, q)
+    steps = np.broadcast_to(spread(scales, q, axis).astype(np.float64), q.shape)
     expected = q * steps
     error = np.abs(x - expected)
-    worst = np.unravel_index(np.argmax(error / steps), error.shape)
+    worst = largest_at(error / steps)
     if not error[worst] <= 2.0**-22 * abs(expected[worst]):  # two roundings to float32
         raise Wrong(
-            f"q{_index(worst)} = {q[worst]} belongs to channel {worst[axis]}, whose scale is {steps[worst]:.4g}: "
+            f"q[{place(worst)}] = {q[worst]} belongs to channel {worst[axis]}, whose scale is {steps[worst]:.4g}: "
             f"it stands for {expected[worst]:.6g}, but came back as {x[worst]:.6g}"
         )
 
 
-def _loop_back_without_the_last(q, scales, axis):
-    rows = np.moveaxis(q, axis, 0).astype(np.float32)
-    for c in range(len(rows) - 1):
-        rows[c] *= scales[c]
-    return np.moveaxis(rows, 0, axis)
+def spread(scales: np.ndarray, q: np.ndarray, axis: int) -> np.ndarray:
+    return along_axis(scales, q.ndim, axis)
 
 
-def _channel_by_comparison(q, scales, axis):
+def along_the_axis_that_equals(q, scales, axis):
+    """No i equals -1: for a negative axis no length is that of the scales."""
     return q.astype(np.float32) * scales.reshape([len(scales) if i == axis else 1 for i in range(q.ndim)])
 
 
-DEQUANTIZE_PER_CHANNEL = (
-    Misconception(
-        "scales spread along the last axis",
-        lambda q, scales, axis: q.astype(np.float32) * scales,
+def ends_one_channel_early(q, scales, axis):
+    return q.astype(np.float32) * spread(np.append(scales[:-1], np.float32(1)), q, axis)
+
+
+MISCONCEPTIONS = (
+    Misconception("scales spread along the last axis", lambda q, scales, axis: q.astype(np.float32) * scales,
         "Scales of shape (C,) line up with the last axis of q, whatever `axis` says. In a square matrix nothing "
         "complains, and every value gets the scale of another channel. Give the scales axes of length 1 where they "
-        "do not vary.",
-    ),
-    Misconception(
-        "one new axis, however many there are",
+        "do not vary."),
+    Misconception("one new axis, however many there are",
         lambda q, scales, axis: q.astype(np.float32) * scales[:, None],
         "`scales[:, None]` is right for the rows of a matrix. With more axes, or another `axis`, the scales need a "
-        "length of 1 everywhere else.",
-    ),
-    Misconception(
-        "always along axis 0",
-        lambda q, scales, axis: q.astype(np.float32) * _along(scales, q.ndim, 0),
-        "`axis` is not used: the scales were laid along axis 0.",
-    ),
-    Misconception(
-        "the axis is counted from the wrong end",
-        lambda q, scales, axis: q.astype(np.float32) * _along(scales, q.ndim, -1 - axis),
-        "The scales lie along the mirror image of `axis`. In a square matrix the shapes fit all the same.",
-    ),
-    Misconception(
-        "a negative axis is not found",
-        _channel_by_comparison,
+        "length of 1 everywhere else."),
+    Misconception("always along axis 0", lambda q, scales, axis: q.astype(np.float32) * spread(scales, q, 0),
+        "`axis` is not used: the scales were laid along axis 0."),
+    Misconception("the axis is counted from the wrong end",
+        lambda q, scales, axis: q.astype(np.float32) * spread(scales, q, -1 - axis),
+        "The scales lie along the mirror image of `axis`. In a square matrix the shapes fit all the same."),
+    Misconception("a negative axis is not found", along_the_axis_that_equals,
         "No axis number i equals -1, so a comparison such as `i == axis` never says yes. "
-        "Make the axis positive first, or index a list of lengths with it: a list understands -1.",
-    ),
-    Misconception(
-        "one scale for all channels",
-        lambda q, scales, axis: q.astype(np.float32) * scales.max(),
-        "Each channel has a scale of its own: that of the loudest makes the quiet ones loud.",
-    ),
-    Misconception(
-        "the first scale for all channels",
-        lambda q, scales, axis: q.astype(np.float32) * scales[0],
-        "Each channel has a scale of its own, at its own index.",
-    ),
-    Misconception(
-        "the loop ends one channel early",
-        _loop_back_without_the_last,
-        "The last channel still holds its codes: `range(n)` ends at n - 1 by itself.",
-    ),
-    Misconception(
-        "the channel axis is moved to the front, and not back",
-        lambda q, scales, axis: np.moveaxis(q, axis, 0).astype(np.float32) * _along(scales, q.ndim, 0),
-        "After `moveaxis` or a transpose the values lie in another order. Move the axis back at the end.",
-    ),
-    Misconception(
-        "divides by the scales",
-        lambda q, scales, axis: q.astype(np.float32) / _along(scales, q.ndim, axis),
-        "Quantizing divided by the scales; the way back multiplies.",
-    ),
-    Misconception(
-        "the scales are not used",
-        lambda q, scales, axis: q.astype(np.float32),
-        "A code counts steps. What it stands for is that many steps of its channel's scale.",
-    ),
-    Misconception(
-        "a float64 result",
-        lambda q, scales, axis: q.astype(np.float64) * _along(scales, q.ndim, axis),
-        "float64 takes twice the memory of the float32 that was quantized. Turn the codes to float32.",
-    ),
-    Misconception(
-        "the product is cast back to integers",
-        lambda q, scales, axis: wrapping(np.trunc(q * _along(scales, q.ndim, axis)), q.dtype.type),
-        "The point of coming back is to have floats again: leave the product as float32.",
-    ),
-)
-
+        "Make the axis positive first, or index a list of lengths with it: a list understands -1."),
+    Misconception("one scale for all channels", lambda q, scales, axis: q.astype(np.float32) * scales.max(),
+        "Each channel has a scale of its own: that of the loudest makes the quiet ones loud."),
+    Misconception("the first scale for all channels", lambda q, scales, axis: q.astype(np.float32) * scales[0],
+        "Each channel has a scale of its own, at its own index."),
+    Misconception("the loop ends one channel early", ends_one_channel_early,
+        "The last channel still holds its codes: `range(n)` ends at n - 1 by itself."),
+    Misconception("the channel axis is moved to the front, and not back",
+        lambda q, scales, axis: np.moveaxis(q, axis, 0).astype(np.float32) * spread(scales, q, 0),
+        "After `moveaxis` or a transpose the values lie in another order. Move the axis back at the end."),
+    *slices.reconstructions(spread, "channel"),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="dequantize_per_channel",
@@ -182,8 +139,8 @@ EXERCISE = Exercise(
     place=20,
     points=2,
     reference=dequantize_per_channel,
-    cases=_back_cases,
-    read=_read_floats,
-    judge=_judge_back,
-    misconceptions=DEQUANTIZE_PER_CHANNEL,
+    cases=cases,
+    read=read_floats,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
 )

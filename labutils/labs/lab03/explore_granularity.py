@@ -1,4 +1,4 @@
-"""Lab 03: which elements share a scale, channel by channel."""
+"""explore_granularity: which elements share a scale, and the SQNR that each channel gets."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import array_api_compat
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from labutils.arrays.inputs import MAX_BITS, real_array
+from labutils.arrays.inputs import MAX_BITS
 from labutils.course import palette
 from labutils.course.exercise import Wrong
 from labutils.course.explorer import Choice, Explorer, Slider, ask
 from labutils.labs import answers
-from labutils.labs.lab03.quantize_per_channel import read_scaled
-from labutils.labs.values import db, decibels
+from labutils.labs.contract import read_scaled
+from labutils.labs.values import db, decibels, float_array
 
 PER_TENSOR, AXIS_0, AXIS_1 = GRANULARITIES = ("tensor", "axis 0", "axis 1")
 LOUDEST = 100  # the widest spread of the slider
@@ -54,7 +53,7 @@ class GranularityResult:
     theory_db: np.ndarray  # what step^2 / 12 says
     sqnr_db: float  # of the whole tensor
     quietest_codes: int  # how many distinct codes the quietest channel uses
-    lost: int  # channels of which every code is 0
+    lost: int  # how many channels have no code but 0
     nbytes: int  # codes packed, scales in float32
 
     @property
@@ -203,13 +202,9 @@ class GranularityExplorer(Explorer):
 
 def _channels_by_loudness(w: Any) -> np.ndarray:
     """`w` as a float array with its channels, along axis 0, in order of their largest magnitude."""
-    _, w = real_array(w, "w")
-    w = np.asarray(w.cpu().float() if array_api_compat.is_torch_array(w) else w)
-    w = w.astype(np.float64 if w.dtype == np.float64 else np.float32)
+    w = float_array(w, "w")
     if w.ndim < 2:
         raise ValueError(f"w needs two axes or more, channels along the first, got shape {w.shape}")
-    if not np.isfinite(w).all():
-        raise ValueError("w must be finite, but holds NaN or Inf")
     peaks = np.abs(w).reshape(len(w), -1).max(axis=1)
     if not peaks.any():
         raise ValueError(f"w needs a value that is not zero, got shape {w.shape}")

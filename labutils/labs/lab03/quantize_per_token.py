@@ -1,24 +1,22 @@
-"""quantize per token."""
+"""quantize_per_token: a scale for each vector along the last axis."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from labutils import data
 from labutils.arrays import affine
-from labutils.arrays.inputs import real_array
+from labutils.arrays.inputs import Array, real_array
 from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.labs.contract import judge_codes, judge_rounding
+from labutils.labs import families, slices
+from labutils.labs.contract import judge_codes, judge_rounding, judge_scales, read_scaled
 from labutils.labs.lab03 import LESSON
-from labutils.labs.lab03._shared import _uneven
-from labutils.labs.lab03.quantize_per_channel import _judge_scales, read_scaled
-from labutils.labs.recipes import wrapping
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
+from labutils.labs.lab03._channels import uneven
+from labutils.labs.recipes import Symmetric
+from labutils.labs.slices import largest_of_each
 
 
 def quantize_per_token(x: Array, num_bits: int = 8) -> tuple[Array, Array]:
@@ -38,27 +36,27 @@ def quantize_per_token(x: Array, num_bits: int = 8) -> tuple[Array, Array]:
     return quantized.codes, quantized.scale
 
 
-def _token_cases() -> list[Case]:
+def cases() -> list[Case]:
     images, _ = data.digits("test")
     pixels = np.moveaxis(data.digits_network().activations(images[:4])["block2.depthwise"], 1, -1).copy()
-    silent = _uneven((5, 8), 0, seed=7)
+    silent = uneven((5, 8), 0, seed=7)
     silent[3] = 0
-    quiet = _uneven((6, 10), 0, seed=8) * np.array([1, 1e-9, 1, 1e-7, 1, 1], dtype=np.float32)[:, None]
+    quiet = uneven((6, 10), 0, seed=8) * np.array([1, 1e-9, 1, 1e-7, 1, 1], dtype=np.float32)[:, None]
     return [
-        Case("(batch, tokens, features)", (_uneven((2, 5, 7), 1),)),
-        Case("(tokens, features)", (_uneven((6, 11), 0, seed=1),)),
+        Case("(batch, tokens, features)", (uneven((2, 5, 7), 1),)),
+        Case("(tokens, features)", (uneven((6, 11), 0, seed=1),)),
         Case("real activations: (images, height, width, channels)", (pixels,), {"num_bits": 4}),
-        Case("as many tokens as features", (_uneven((3, 6, 6), 1, seed=2),)),
-        Case("one vector", (_uneven((9,), 0, seed=3),)),
-        Case("one feature", (_uneven((4, 1), 0, seed=4),)),
+        Case("as many tokens as features", (uneven((3, 6, 6), 1, seed=2),)),
+        Case("one vector", (uneven((9,), 0, seed=3),)),
+        Case("one feature", (uneven((4, 1), 0, seed=4),)),
         Case("a token that is all zero", (silent,)),
         Case("tokens of tiny values", (quiet,)),
-        Case("only negative values", (-np.abs(_uneven((2, 3, 4), 1, seed=5)),), {"num_bits": 6}),
-        Case("16 bits", (_uneven((2, 4, 8), 1, seed=6),), {"num_bits": 16}),
+        Case("only negative values", (-np.abs(uneven((2, 3, 4), 1, seed=5)),), {"num_bits": 6}),
+        Case("16 bits", (uneven((2, 4, 8), 1, seed=6),), {"num_bits": 16}),
     ]
 
 
-def _judge_tokens(answer: dict, case: Case) -> None:
+def judge(answer: dict, case: Case) -> None:
     x, num_bits = case.args[0], case.kwargs.get("num_bits", 8)
     q, scales = answer["q"], answer["scales"]
     judge_codes(q, x, num_bits)
@@ -67,95 +65,52 @@ def _judge_tokens(answer: dict, case: Case) -> None:
             f"x has shape {x.shape}: with one scale for each token, scales should have shape {(*x.shape[:-1], 1)}, "
             f"but has {scales.shape}"
         )
-    _judge_scales(scales, np.abs(x.astype(np.float64)).max(axis=-1, keepdims=True), num_bits, "that token")
+    judge_scales(scales, largest_of_each(x.astype(np.float64)), num_bits, "the largest magnitude of that token")
     judge_rounding(q, scales, x, num_bits)
 
 
-def _tokens(
-    span: Callable = lambda x: np.abs(x).max(axis=-1, keepdims=True),
-    guard: Callable = lambda scales: np.where(scales == 0, 1, scales),
-    shape: Callable = lambda scales: scales,
-    divisor: Callable = lambda bits: 2 ** (bits - 1) - 1,
-) -> Callable:
-    def quantize(x, num_bits=8):
-        scales = guard(span(x) / divisor(num_bits))
-        limit = 2 ** (num_bits - 1)
-        q = wrapping(np.clip(np.round(x / scales), -limit, limit - 1), np.int8 if num_bits <= 8 else np.int16)
-        return q, shape(scales)
-
-    return quantize
+right = Symmetric(span=largest_of_each)
 
 
-def _in_place(x, num_bits=8):
-    q, scales = quantize_per_token(x, num_bits)
+def over(axes: Callable) -> Callable:
+    """The largest magnitudes over `axes(ndim)`, which are kept with length 1."""
+    return lambda x: np.abs(x).max(axis=axes(x.ndim), keepdims=True)
+
+
+def in_place(x, num_bits=8):
+    q, scales = right(x, num_bits)
     x /= scales
     np.round(x, out=x)
     x *= scales
     return q, scales
 
 
-QUANTIZE_PER_TOKEN = (
-    Misconception(
-        "a scale for each feature",
-        _tokens(span=lambda x: np.abs(x).max(axis=tuple(range(x.ndim - 1)), keepdims=True)),
+MISCONCEPTIONS = (
+    Misconception("a scale for each feature", right.but(span=over(lambda ndim: tuple(range(ndim - 1)))),
         "The features lie along the last axis. A token's scale is shared by its features, so the last axis is the one "
-        "that is reduced.",
-    ),
-    Misconception(
-        "a scale for each sequence",
-        _tokens(span=lambda x: np.abs(x).max(axis=tuple(range(1, x.ndim)) or 0, keepdims=True)),
-        "All tokens of one sequence share a scale here. Reduce the last axis only.",
-    ),
-    Misconception(
-        "axis 1 is reduced",
-        _tokens(span=lambda x: np.abs(x).max(axis=min(1, x.ndim - 1), keepdims=True)),
+        "that is reduced."),
+    Misconception("a scale for each sequence", right.but(span=over(lambda ndim: tuple(range(1, ndim)) or 0)),
+        "All tokens of one sequence share a scale here. Reduce the last axis only."),
+    Misconception("axis 1 is reduced", right.but(span=over(lambda ndim: min(1, ndim - 1))),
         "That is right for (tokens, features). With a batch in front the features are no longer axis 1, but they are "
-        "always the last.",
-    ),
-    Misconception(
-        "one scale for the whole tensor",
-        _tokens(span=lambda x: np.abs(x).max(keepdims=True)),
-        "Every token has a scale of its own: reduce the last axis only.",
-    ),
-    Misconception(
-        "the last axis is lost",
-        _tokens(shape=lambda scales: scales[..., 0]),
-        "Keep the reduced axis with length 1, so that `q * scales` works without another thought.",
-    ),
-    Misconception(
-        "a scale for each position, shared by the batch",
-        _tokens(span=lambda x: np.abs(x).max(axis=(0, -1) if x.ndim > 1 else -1, keepdims=True)),
-        "The same position in two sequences holds two tokens. Reduce the last axis only.",
-    ),
-    Misconception(
-        "max(x) instead of max|x|",
-        _tokens(span=lambda x: x.max(axis=-1, keepdims=True)),
-        "The scale must cover the largest magnitude of its token, which may be negative.",
-    ),
-    Misconception(
-        "a token of zeros divides by zero",
-        _tokens(guard=lambda scales: scales),
-        "One token is all zero (padding often is): its scale is 0, and 0 / 0 is NaN. Replace that one scale by 1.",
-    ),
-    Misconception(
-        "a floor under the scales",
-        lambda x, num_bits=8: _tokens(span=lambda x: np.maximum(np.abs(x).max(axis=-1, keepdims=True), 1e-5))(
-            x, num_bits
-        ),
-        "A smallest magnitude such as 1e-5 rounds a quiet token to zero. Only a scale of exactly 0 needs replacing.",
-    ),
-    Misconception(
-        "127 at every bit width",
-        _tokens(divisor=lambda bits: 127),
-        "127 is the largest code at 8 bits only. Compute it from num_bits.",
-    ),
-    Misconception(
-        "the input is changed",
-        _in_place,
-        "Dividing in place writes into the caller's activations, which another layer may still need.",
-    ),
-)
-
+        "always the last."),
+    Misconception("one scale for the whole tensor", right.but(span=over(lambda ndim: None)),
+        "Every token has a scale of its own: reduce the last axis only."),
+    Misconception("the last axis is lost", right.but(result=lambda q, scales, x: (q, scales[..., 0])),
+        "Keep the reduced axis with length 1, so that `q * scales` works without another thought."),
+    Misconception("a scale for each position, shared by the batch",
+        right.but(span=over(lambda ndim: (0, -1) if ndim > 1 else -1)),
+        "The same position in two sequences holds two tokens. Reduce the last axis only."),
+    *slices.spans(right, "token"),
+    Misconception("a floor under the magnitudes", right.but(span=lambda x: np.maximum(largest_of_each(x), 1e-5)),
+        "A smallest magnitude such as 1e-5 rounds a quiet token to zero. Only a scale of exactly 0 needs replacing."),
+    *slices.floors(right, "token", where=" (padding often is)"),
+    *families.divisors(right, reach="max|token|"),
+    *families.rounding(right),
+    *families.signed_dtypes(right),
+    Misconception("the input is changed", in_place,
+        "Dividing in place writes into the caller's activations, which another layer may still need."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="quantize_per_token",
@@ -163,9 +118,9 @@ EXERCISE = Exercise(
     place=40,
     points=2,
     reference=quantize_per_token,
-    cases=_token_cases,
+    cases=cases,
     read=read_scaled,
-    judge=_judge_tokens,
-    misconceptions=QUANTIZE_PER_TOKEN,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
     stretch=True,
 )

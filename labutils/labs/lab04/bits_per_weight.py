@@ -1,18 +1,15 @@
-"""bits per weight."""
+"""bits_per_weight: what a weight costs, with its share of scale and zero point."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from labutils.arrays.inputs import bit_width, whole_number
 from labutils.arrays.scheme import PerGroup
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import as_number
 from labutils.labs.lab04 import LESSON
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
 
 
 def bits_per_weight(num_bits: int, group_size: int, scale_bits: int = 16, zero_point_bits: int = 0) -> float:
@@ -25,15 +22,13 @@ def bits_per_weight(num_bits: int, group_size: int, scale_bits: int = 16, zero_p
     negative bits, or what is not a whole number.
     """
     bits, size = bit_width(num_bits), PerGroup(group_size).group_size
-    extra = [
-        whole_number(value, name) for name, value in (("scale_bits", scale_bits), ("zero_point_bits", zero_point_bits))
-    ]
-    if min(extra) < 0:
-        raise ValueError(f"expected scale_bits >= 0 and zero_point_bits >= 0, got {extra[0]} and {extra[1]}")
-    return bits + sum(extra) / size
+    shared = whole_number(scale_bits, "scale_bits"), whole_number(zero_point_bits, "zero_point_bits")
+    if min(shared) < 0:
+        raise ValueError(f"expected scale_bits >= 0 and zero_point_bits >= 0, got {shared[0]} and {shared[1]}")
+    return bits + sum(shared) / size
 
 
-def _price_cases() -> list[Case]:
+def cases() -> list[Case]:
     return [
         Case("4 bits, a 16-bit scale for each 128", (4, 128)),
         Case("4 bits, a 16-bit scale for each 32", (4, 32)),
@@ -47,86 +42,51 @@ def _price_cases() -> list[Case]:
     ]
 
 
-def _read_price(value: object) -> dict:
+def read(value: object) -> dict:
     return {"bits": as_number(value, "the result")}
 
 
-def _judge_price(answer: dict, case: Case) -> None:
+def judge(answer: dict, case: Case) -> None:
     expected = bits_per_weight(*case.args, **case.kwargs)
     if not math.isclose(answer["bits"], expected, rel_tol=1e-9):
         raise Wrong(f"a weight costs {expected:.6g} bits, but the result is {answer['bits']:.6g}")
 
 
-def _price(formula: Callable) -> Callable:
+def price(formula: Callable) -> Callable:
+    """formula(b, g, s, z) with the arguments of the exercise."""
+
     def bits_per_weight(num_bits, group_size, scale_bits=16, zero_point_bits=0):
         return formula(num_bits, group_size, scale_bits, zero_point_bits)
 
     return bits_per_weight
 
 
-BITS_PER_WEIGHT = (
-    Misconception(
-        "the scales are left out",
-        _price(lambda b, g, s, z: b),
-        "A scale takes memory as well. It is shared by a group: find out how many bits of it fall on one weight.",
-    ),
-    Misconception(
-        "a scale for each weight",
-        _price(lambda b, g, s, z: b + s + z),
-        "The scale is stored once for a group, so each weight pays only its share: divide by the group size.",
-    ),
-    Misconception(
-        "the zero point is left out",
-        _price(lambda b, g, s, z: b + s / g),
-        "Where there is a zero point, each group stores one, like its scale.",
-    ),
-    Misconception(
-        "a zero point for each weight",
-        _price(lambda b, g, s, z: b + s / g + z),
-        "The zero point is stored once for a group, like the scale: divide it by the group size, too.",
-    ),
-    Misconception(
-        "scales of 16 bits, whatever was asked for",
-        _price(lambda b, g, s, z: b + (16 + z) / g),
-        "16 is the default only. Use `scale_bits`.",
-    ),
-    Misconception(
-        "scales of 32 bits, whatever was asked for",
-        _price(lambda b, g, s, z: b + (32 + z) / g),
-        "In memory your scales are float32, but files store them in 16 bits or less. Use `scale_bits`.",
-    ),
-    Misconception(
-        "a whole number of bits",
-        _price(lambda b, g, s, z: b + (s + z) // g),
-        "`//` rounds the share of the scale down, mostly to 0. It is a fraction of a bit: divide with `/`.",
-    ),
-    Misconception(
-        "rounded up to whole bits",
-        _price(lambda b, g, s, z: math.ceil(b + (s + z) / g)),
-        "The group as a whole takes whole bits; the share of one weight is a fraction. Do not round.",
-    ),
-    Misconception(
-        "the bits of a group instead of a weight",
-        _price(lambda b, g, s, z: b * g + s + z),
-        "That is what the whole group takes. Divide by its size.",
-    ),
-    Misconception(
-        "the group size in the numerator",
-        _price(lambda b, g, s, z: b + g / (s + z)),
-        "Larger groups share a scale among more weights, so the cost must fall with the group size.",
-    ),
-    Misconception(
-        "bytes instead of bits",
-        _price(lambda b, g, s, z: (b + (s + z) / g) / 8),
-        "That is bytes a weight. The field counts in bits.",
-    ),
-    Misconception(
-        "everything divided by the group size",
-        _price(lambda b, g, s, z: (b + s + z) / g),
-        "Only scale and zero point are shared. The code is each weight's own.",
-    ),
-)
-
+MISCONCEPTIONS = (
+    Misconception("the scales are left out", price(lambda b, g, s, z: b),
+        "A scale takes memory as well. It is shared by a group: find out how many bits of it fall on one weight."),
+    Misconception("a scale for each weight", price(lambda b, g, s, z: b + s + z),
+        "The scale is stored once for a group, so each weight pays only its share: divide by the group size."),
+    Misconception("the zero point is left out", price(lambda b, g, s, z: b + s / g),
+        "Where there is a zero point, each group stores one, like its scale."),
+    Misconception("a zero point for each weight", price(lambda b, g, s, z: b + s / g + z),
+        "The zero point is stored once for a group, like the scale: divide it by the group size, too."),
+    Misconception("scales of 16 bits, whatever was asked for", price(lambda b, g, s, z: b + (16 + z) / g),
+        "16 is the default only. Use `scale_bits`."),
+    Misconception("scales of 32 bits, whatever was asked for", price(lambda b, g, s, z: b + (32 + z) / g),
+        "In memory your scales are float32, but files store them in 16 bits or less. Use `scale_bits`."),
+    Misconception("a whole number of bits", price(lambda b, g, s, z: b + (s + z) // g),
+        "`//` rounds the share of the scale down, mostly to 0. It is a fraction of a bit: divide with `/`."),
+    Misconception("rounded up to whole bits", price(lambda b, g, s, z: math.ceil(b + (s + z) / g)),
+        "The group as a whole takes whole bits; the share of one weight is a fraction. Do not round."),
+    Misconception("the bits of a group instead of a weight", price(lambda b, g, s, z: b * g + s + z),
+        "That is what the whole group takes. Divide by its size."),
+    Misconception("the group size in the numerator", price(lambda b, g, s, z: b + g / (s + z)),
+        "Larger groups share a scale among more weights, so the cost must fall with the group size."),
+    Misconception("bytes instead of bits", price(lambda b, g, s, z: (b + (s + z) / g) / 8),
+        "That is bytes a weight. The field counts in bits."),
+    Misconception("everything divided by the group size", price(lambda b, g, s, z: (b + s + z) / g),
+        "Only scale and zero point are shared. The code is each weight's own."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="bits_per_weight",
@@ -134,8 +94,8 @@ EXERCISE = Exercise(
     place=50,
     points=1,
     reference=bits_per_weight,
-    cases=_price_cases,
-    read=_read_price,
-    judge=_judge_price,
-    misconceptions=BITS_PER_WEIGHT,
+    cases=cases,
+    read=read,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
 )

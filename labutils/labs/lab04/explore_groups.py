@@ -1,4 +1,4 @@
-"""Lab 04: how many values share a scale, and what that costs."""
+"""explore_groups: how many neighbours share a scale, and what that costs in bits per weight."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import array_api_compat
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from labutils.arrays.inputs import MAX_BITS, real_array
+from labutils.arrays.inputs import MAX_BITS
 from labutils.arrays.scheme import Scheme
 from labutils.course import palette
 from labutils.course.exercise import Wrong
 from labutils.course.explorer import Explorer, Notches, Slider, ask
 from labutils.labs import answers
-from labutils.labs.lab04.quantize_group import read_grouped
-from labutils.labs.values import db, decibels
+from labutils.labs.contract import read_scaled
+from labutils.labs.values import db, decibels, float_array
 
 BITS = range(2, 9)
 GROUP_SIZES = (16, 32, 64, 128, 256)
@@ -182,21 +181,17 @@ class GroupsExplorer(Explorer):
 
 def _rows_of(w: Any) -> np.ndarray:
     """`w` as a (rows, columns) float array; raises for what cannot be quantized."""
-    _, w = real_array(w, "w")
-    if not w.shape or w.shape[-1] < 2:
-        raise ValueError(f"w needs rows of at least two values, got shape {tuple(w.shape)}")
-    values = np.asarray(w.cpu() if array_api_compat.is_torch_array(w) else w)
-    values = values.reshape(-1, w.shape[-1]).astype(np.float64 if values.dtype == np.float64 else np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError("w must be finite, but holds NaN or Inf")
-    if not values.any():
-        raise ValueError(f"w needs values that are not all zero, got shape {tuple(w.shape)}")
-    return values
+    w = float_array(w, "w")
+    if w.ndim == 0 or w.shape[-1] < 2:
+        raise ValueError(f"w needs rows of at least two values, got shape {w.shape}")
+    if not w.any():
+        raise ValueError(f"w needs values that are not all zero, got shape {w.shape}")
+    return w.reshape(-1, w.shape[-1])
 
 
 def _grouped(quantize: Callable, w: np.ndarray, num_bits: int, group_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Codes and scales from a learner's function, or Wrong where they could not be drawn."""
-    answer = ask(quantize, read_grouped, w, num_bits, group_size)
+    answer = ask(quantize, read_scaled, w, num_bits, group_size)
     q, scales = answer["q"], answer["scales"]
     wanted = (w.shape[0], -(-w.shape[1] // group_size))
     if q.shape != w.shape:

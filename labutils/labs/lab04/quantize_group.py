@@ -1,22 +1,23 @@
-"""quantize group."""
+"""quantize_group: a scale for each run of neighbours in a row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from labutils.arrays import affine
+from labutils.arrays.inputs import Array
 from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_array, parts
-from labutils.labs.contract import judge_codes, judge_rounding, trained_weights
+from labutils.labs import families, slices
+from labutils.labs.contract import judge_codes, judge_rounding, judge_scales, read_scaled, trained_weights
+from labutils.labs.families import unclamped
 from labutils.labs.lab04 import LESSON
-from labutils.labs.lab04._shared import _each, _groups_of, _place, _signed_width
-from labutils.labs.recipes import wrapping
+from labutils.labs.recipes import clamped, smallest_dtype, wrapping
+from labutils.labs.slices import Sliced, along_groups, codes_of_groups, groups, join_groups, largest_of_all
 
-Array = Any  # a numpy.ndarray or a torch.Tensor
+HAND = np.array([[0.33, -0.7, 0.12, 0.48, 2.8, -7.0]], dtype=np.float32)  # of the lesson: scales 0.1 and 1, groups of 4
 
 
 def quantize_group(x: Array, num_bits: int = 4, group_size: int = 128) -> tuple[Array, Array]:
@@ -35,14 +36,7 @@ def quantize_group(x: Array, num_bits: int = 4, group_size: int = 128) -> tuple[
     return quantized.codes, quantized.scale
 
 
-HAND = np.array([[0.33, -0.7, 0.12, 0.48, 2.8, -7.0]], dtype=np.float32)  # of the lesson: scales 0.1 and 1, groups of 4
-
-
-def _ungroup(groups: np.ndarray, like: np.ndarray) -> np.ndarray:
-    return groups.reshape(*groups.shape[:-2], -1)[..., : like.shape[-1]]
-
-
-def _quantizer_cases() -> list[Case]:
+def cases() -> list[Case]:
     rng = np.random.default_rng(4)
     w = trained_weights()
     uneven = (rng.normal(size=(5, 20)) * 10.0 ** np.arange(-2, 3)[:, None]).astype(np.float32)
@@ -72,333 +66,158 @@ def _quantizer_cases() -> list[Case]:
     ]
 
 
-def read_grouped(value: object) -> dict:
-    """The answer of a group quantizer: codes, and an array of scales."""
-    q, scales = parts(value, ("q", "scales"))
-    return {"q": as_array(q, "q"), "scales": as_array(scales, "scales")}
-
-
-def _judge_quantized(answer: dict, case: Case) -> None:
+def judge(answer: dict, case: Case) -> None:
     x, num_bits, size = case.args[0], case.kwargs.get("num_bits", 4), case.kwargs.get("group_size", 128)
     q, scales = answer["q"], answer["scales"]
     judge_codes(q, x, num_bits)
-    quant_max = Scheme(num_bits).quant_max
     size = min(size, x.shape[-1])
-    largest = np.abs(_groups_of(x.astype(np.float64), size)).max(axis=-1)
-    if scales.shape != largest.shape:
+    peaks = np.abs(groups(x.astype(np.float64), size)).max(axis=-1)
+    if scales.shape != peaks.shape:
         raise Wrong(
-            f"scales should have shape {largest.shape}, a scale for each group of each row, but has {scales.shape}"
+            f"scales should have shape {peaks.shape}, a scale for each group of each row, but has {scales.shape}"
         )
-    scales = scales.astype(np.float64)
-    if not (np.isfinite(scales) & (scales > 0)).all():
-        raise Wrong(f"scales should be positive numbers, but one is {scales[~(scales > 0)].flat[0]:g}")
-    off = np.where(largest > 0, np.abs(scales * quant_max / np.where(largest > 0, largest, 1) - 1), 0)
-    worst = np.unravel_index(np.argmax(off), off.shape)
-    if off[worst] > 1e-5:
-        raise Wrong(
-            f"scales[{_place(worst)}] should be max|group| / {quant_max} = {largest[worst] / quant_max:.6g}, "
-            f"but it is {scales[worst]:.6g}"
-        )
-    judge_rounding(q, _each(scales, size, x.shape[-1]), x, num_bits)
+    judge_scales(scales, peaks, num_bits, "max|group|")
+    judge_rounding(q, along_groups(scales, size, x.shape[-1]), x, num_bits)
 
 
-def _grouping(
-    span: Callable = lambda groups: np.abs(groups).max(axis=-1),
-    divisor: Callable = lambda bits: 2 ** (bits - 1) - 1,
-    to_codes: Callable = np.round,
-    limits: Callable | None = lambda bits: (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1),
-    dtype: Callable = _signed_width,
-    adjust: Callable = lambda scales: np.where(scales == 0, np.float32(1), scales),
-    size: Callable = lambda length, group_size: group_size,
-    mode: str = "constant",
-    cast_first: bool = False,
-    finish: Callable = lambda q, scales, x: (_ungroup(q, x), scales),
-) -> Callable:
-    """A group quantizer in which one step can be replaced by a wrong one. It works on (..., G, size)."""
+@dataclass(frozen=True)
+class Grouped(Sliced):
+    """`Sliced` with the arguments of this exercise."""
 
-    def quantize(x, num_bits=4, group_size=128):
-        groups = _groups_of(x, size(x.shape[-1], group_size), mode)
-        scales = adjust((span(groups) / divisor(num_bits)).astype(np.float32))
-        steps = to_codes(groups / scales[..., None])
-        kind = dtype(num_bits)
-        if cast_first:
-            steps = wrapping(steps, kind)
-        if limits is not None:
-            steps = np.clip(steps, *limits(num_bits))
-        return finish(steps if kind is None else wrapping(steps, kind), scales, x)
-
-    return quantize
+    def __call__(self, x, num_bits=4, group_size=128):
+        return super().__call__(x, group_size, num_bits)
 
 
-def _across_rows(scales_like_rows: bool) -> Callable:
-    right = _grouping()
-
-    def quantize(x, num_bits=4, group_size=128):
-        q, scales = right(x.reshape(-1), num_bits, group_size)
-        return q.reshape(x.shape), scales.reshape(*x.shape[:-1], -1) if scales_like_rows else scales
-
-    return quantize
+right = Grouped(split=groups, join=join_groups)
+one_scale_a_row = right.but(split=lambda x, size: groups(x, x.shape[-1]))
 
 
-def _whole_groups_only(x, num_bits=4, group_size=128):
-    return quantize_group(x[..., : x.shape[-1] // group_size * group_size], num_bits, group_size)
+def count(x: np.ndarray, group_size: int) -> int:
+    """How many groups a row of `x` has."""
+    return -(-x.shape[-1] // group_size)
 
 
-def _along_the_first_axis(x, num_bits=4, group_size=128):
-    q, scales = quantize_group(np.moveaxis(x, 0, -1), num_bits, group_size)
+def across_rows(x, num_bits=4, group_size=128):
+    q, scales = right(x.reshape(-1), num_bits, group_size)
+    return q.reshape(x.shape), scales
+
+
+def across_rows_and_scales_back_in_rows(x, num_bits=4, group_size=128):
+    q, scales = across_rows(x, num_bits, group_size)
+    return q, scales.reshape(*x.shape[:-1], -1)
+
+
+def whole_groups_only(x, num_bits=4, group_size=128):
+    return right(x[..., : x.shape[-1] // group_size * group_size], num_bits, group_size)
+
+
+def piece_by_piece(pieces: list, num_bits: int) -> list:
+    """Codes and scales of pieces along the last axis that are a group each."""
+    answers = [right(piece, num_bits, piece.shape[-1]) for piece in pieces]
+    return [np.concatenate(parts, axis=-1) for parts in zip(*answers)]
+
+
+def rest_joins_the_last_group(x, num_bits=4, group_size=128):
+    starts = range(group_size, x.shape[-1] - group_size + 1, group_size)
+    return piece_by_piece(np.split(x, starts, axis=-1), num_bits)
+
+
+def equal_parts(x, num_bits=4, group_size=128):
+    return piece_by_piece(np.array_split(x, count(x, group_size), axis=-1), num_bits)
+
+
+def along_the_first_axis(x, num_bits=4, group_size=128):
+    q, scales = right(np.moveaxis(x, 0, -1), num_bits, group_size)
     return np.moveaxis(q, -1, 0), np.moveaxis(scales, -1, 0)
 
 
-def _interleaved(x, num_bits=4, group_size=128):
-    """Every G-th value belongs to one group."""
-    groups = np.swapaxes(_groups_of(x, -(-x.shape[-1] // group_size)), -1, -2)
-    scales = np.abs(groups).max(axis=-1) / np.float32(2 ** (num_bits - 1) - 1)
-    scales = np.where(scales == 0, np.float32(1), scales).astype(np.float32)
-    q = np.swapaxes(np.round(groups / scales[..., None]), -1, -2)
-    return _ungroup(q, x).astype(_signed_width(num_bits)), scales
-
-
-def _rest_joins_the_last_group(x, num_bits=4, group_size=128):
-    count = max(1, x.shape[-1] // group_size)
-    groups = np.split(x, [group_size * i for i in range(1, count)], axis=-1)
-    pieces = [quantize_group(group, num_bits, max(1, group.shape[-1])) for group in groups]
-    return tuple(np.concatenate([piece[i] for piece in pieces], axis=-1) for i in (0, 1))
-
-
-def _equal_parts(x, num_bits=4, group_size=128):
-    groups = np.array_split(x, -(-x.shape[-1] // group_size), axis=-1)
-    pieces = [quantize_group(group, num_bits, group.shape[-1]) for group in groups]
-    return tuple(np.concatenate([piece[i] for piece in pieces], axis=-1) for i in (0, 1))
-
-
-def _quantize_returning(what: Callable) -> Callable:
-    """The right codes and scales, of which `what(q, scales, x, group_size)` is returned."""
-
-    def quantize(x, num_bits=4, group_size=128):
-        return what(*quantize_group(x, num_bits, group_size), x, min(group_size, x.shape[-1]))
-
-    return quantize
-
-
-def _in_place(x, num_bits=4, group_size=128):
-    q, scales = quantize_group(x, num_bits, group_size)
-    x /= _each(scales, min(group_size, x.shape[-1]), x.shape[-1])
+def in_place(x, num_bits=4, group_size=128):
+    q, scales = right(x, num_bits, group_size)
+    x /= along_groups(scales, min(group_size, x.shape[-1]), x.shape[-1])
     return q, scales
 
 
 ACROSS_ROWS = (
-    "groups across rows",
     "The matrix was flattened, so a group that is not full at the end of a row takes values from the next one. A row "
-    "is a neuron of its own: group along the last axis, and let the last group of each row be short.",
+    "is a neuron of its own: group along the last axis, and let the last group of each row be short."
 )
-
-
+A_ROW = "The maximum was taken over whole rows, which is lab 03. Take it over each run of `group_size` values."
 BEYOND_7 = "The largest code is 2^(b-1) - 1: 7 at 4 bits, not 8. Code 8 does not exist, and the largest value loses"
 
-
-QUANTIZE_GROUP = (
-    Misconception(ACROSS_ROWS[0], _across_rows(scales_like_rows=False), ACROSS_ROWS[1]),
-    Misconception(ACROSS_ROWS[0], _across_rows(scales_like_rows=True), ACROSS_ROWS[1]),
-    Misconception(
-        "the short last group is dropped",
-        _whole_groups_only,
+MISCONCEPTIONS = (
+    Misconception("groups across rows", across_rows, ACROSS_ROWS),
+    Misconception("groups across rows", across_rows_and_scales_back_in_rows, ACROSS_ROWS),
+    Misconception("the short last group is dropped", whole_groups_only,
         "A row of 20 in groups of 8 has three groups: 8, 8 and 4. Every value needs a code, so fill the last group up "
-        "with something that cannot change its maximum, and cut it off again at the end.",
-    ),
-    Misconception(
-        "the rest of a row joins its last full group",
-        _rest_joins_the_last_group,
+        "with something that cannot change its maximum, and cut it off again at the end."),
+    Misconception("the rest of a row joins its last full group", rest_joins_the_last_group,
         "Rounding down gave one group too few. A row of 20 in groups of 8 has three: 8, 8, and 4 with a scale of their "
-        "own.",
-    ),
-    Misconception(
-        "the row is cut into equal parts",
-        _equal_parts,
+        "own."),
+    Misconception("the row is cut into equal parts", equal_parts,
         "All groups but the last have exactly `group_size` values. `np.array_split` makes parts of about equal length "
-        "instead: 7, 7 and 6 where 8, 8 and 4 are meant.",
-    ),
-    Misconception(
-        "the short group borrows values from the start of its row",
-        _grouping(mode="wrap"),
-        "What fills the last group up takes part in its maximum. Fill up with zeros: they never are the largest.",
-    ),
-    Misconception(
-        "the codes keep the padding",
-        _grouping(finish=lambda q, scales, x: (q.reshape(*q.shape[:-2], -1), scales)),
-        "q must have the shape of x. What was added to complete the last group is cut off at the end.",
-    ),
-    Misconception(
-        "the codes are left in groups",
-        _grouping(finish=lambda q, scales, x: (q, scales)),
-        "q must have the shape of x. Undo the reshape into groups at the end, and cut off what was added.",
-    ),
-    Misconception(
-        "the scales keep an axis of length 1",
-        _grouping(finish=lambda q, scales, x: (_ungroup(q, x), scales[..., None])),
-        "`keepdims` is good for dividing, but the contract is one scale a group and no more axes. Drop the last axis.",
-    ),
-    Misconception(
-        "groups along the first axis",
-        _along_the_first_axis,
-        "These groups run down a column, through weights of different neurons. Group along the last axis.",
-    ),
-    Misconception(
-        "every G-th value makes a group",
-        _interleaved,
-        "A group is a run of neighbours. In a reshape the last axis runs fastest: groups first, then their elements.",
-    ),
-    Misconception(
-        "group_size taken for the number of groups",
-        _grouping(size=lambda length, group_size: -(-length // group_size)),
-        "`group_size` says how many values share a scale, not into how many groups a row is cut.",
-    ),
-    Misconception(
-        "group_size is ignored",
-        _grouping(size=lambda length, group_size: min(128, length)),
-        "The groups have 128 values whatever was asked for. Use `group_size`.",
-    ),
-    Misconception(
-        "one scale a row",
-        _grouping(size=lambda length, group_size: length),
-        "The maximum was taken over whole rows, which is lab 03. Take it over each run of `group_size` values.",
-    ),
-    Misconception(
-        "one scale a row",
-        lambda x, num_bits=4, group_size=128: (
-            quantize_group(x, num_bits, x.shape[-1])[0],
-            np.repeat(quantize_group(x, num_bits, x.shape[-1])[1], -(-x.shape[-1] // group_size), axis=-1),
-        ),
-        "The maximum was taken over whole rows, which is lab 03. Take it over each run of `group_size` values.",
-    ),
-    Misconception(
-        "one scale for the whole tensor",
-        _grouping(span=lambda groups: np.full(groups.shape[:-1], np.abs(groups).max())),
+        "instead: 7, 7 and 6 where 8, 8 and 4 are meant."),
+    Misconception("the short group borrows values from the start of its row",
+        right.but(split=lambda x, size: groups(x, size, mode="wrap")),
+        "What fills the last group up takes part in its maximum. Fill up with zeros: they never are the largest."),
+    Misconception("the codes keep the padding",
+        right.but(join=lambda q, scales, x, size: (q.reshape(*x.shape[:-1], -1), scales[..., 0])),
+        "q must have the shape of x. What was added to complete the last group is cut off at the end."),
+    Misconception("the codes are left in groups", right.but(join=lambda q, scales, x, size: (q, scales[..., 0])),
+        "q must have the shape of x. Undo the reshape into groups at the end, and cut off what was added."),
+    Misconception("the scales keep an axis of length 1",
+        right.but(join=lambda q, scales, x, size: (codes_of_groups(q, x), scales)),
+        "`keepdims` is good for dividing, but the contract is one scale a group and no more axes. Drop the last axis."),
+    Misconception("groups along the first axis", along_the_first_axis,
+        "These groups run down a column, through weights of different neurons. Group along the last axis."),
+    Misconception("every G-th value makes a group",
+        right.but(split=lambda x, size: groups(x, count(x, size)).swapaxes(-1, -2),
+            join=lambda q, scales, x, size: join_groups(q.swapaxes(-1, -2), scales, x, size)),
+        "A group is a run of neighbours. In a reshape the last axis runs fastest: groups first, then their elements."),
+    Misconception("group_size taken for the number of groups",
+        right.but(split=lambda x, size: groups(x, count(x, size))),
+        "`group_size` says how many values share a scale, not into how many groups a row is cut."),
+    Misconception("group_size is ignored", right.but(split=lambda x, size: groups(x, min(128, x.shape[-1]))),
+        "The groups have 128 values whatever was asked for. Use `group_size`."),
+    Misconception("one scale a row", one_scale_a_row, A_ROW),
+    Misconception("one scale a row",
+        one_scale_a_row.but(join=lambda q, scales, x, size: (
+            codes_of_groups(q, x), scales[..., 0].repeat(count(x, size), axis=-1))),
+        A_ROW),
+    Misconception("one scale for the whole tensor", right.but(span=largest_of_all),
         "The maximum was taken over everything, so the outlier of one group sets the scale of all. Take it over the "
-        "axis along which a group lies.",
-    ),
-    Misconception(
-        "divides by 2^(b-1)",
-        _grouping(divisor=lambda bits: 2 ** (bits - 1)),
-        f"{BEYOND_7} up to a whole step to the clamp.",
-    ),
-    Misconception(
-        "divides by 2^(b-1), and the cast wraps around",
-        _grouping(divisor=lambda bits: 2 ** (bits - 1), limits=None),
-        f"{BEYOND_7} its place: at 8 bits the cast wraps it to -128. Clamp before you cast, too.",
-    ),
-    Misconception(
-        "divides by 2^(b-1), and casts before the clamp",
-        _grouping(divisor=lambda bits: 2 ** (bits - 1), cast_first=True),
-        f"{BEYOND_7} its place. At 8 bits the cast wrapped it to -128 before the clamp could help: clamp, then cast.",
-    ),
-    Misconception(
-        "divides by 2^b - 1",
-        _grouping(divisor=lambda bits: 2**bits - 1),
-        "2^b - 1 = 15 counts the steps of the whole grid, but max|x| spans only the positive half of it: 7 steps.",
-    ),
-    Misconception(
-        "the whole range max - min for the span",
-        _grouping(span=lambda groups: groups.max(axis=-1) - groups.min(axis=-1), divisor=lambda bits: 2**bits - 1),
-        "`(max - min) / (2^b - 1)` belongs to asymmetric quantization, which also has a zero point (lab 02).",
-    ),
-    Misconception(
-        "7 at every bit width",
-        _grouping(divisor=lambda bits: 7, limits=lambda bits: (-8, 7)),
-        "7 is the largest code at 4 bits only. Compute it from num_bits: 1 at 2 bits, 127 at 8.",
-    ),
-    Misconception(
-        "127 at every bit width",
-        _grouping(divisor=lambda bits: 127, limits=lambda bits: (-128, 127)),
-        "127 is the largest code at 8 bits only. Compute it from num_bits: 7 at 4 bits, 1 at 2 bits.",
-    ),
-    Misconception(
-        "max(x) instead of max|x|",
-        _grouping(span=lambda groups: groups.max(axis=-1)),
-        "The scale must cover the largest magnitude of the group, and that may be a negative value.",
-    ),
-    Misconception(
-        "floor instead of round",
-        _grouping(to_codes=np.floor),
-        "`np.floor` always goes down, so the error reaches a whole step. Go to the nearest integer.",
-    ),
-    Misconception(
-        "truncation instead of round",
-        _grouping(to_codes=np.trunc),
-        "Casting to an integer cuts the fraction off: 1.9 becomes 1. Round before you cast.",
-    ),
-    Misconception(
-        "ceil instead of round",
-        _grouping(to_codes=np.ceil),
-        "`np.ceil` always goes up, so the error reaches a whole step. Go to the nearest integer.",
-    ),
-    Misconception(
-        "a zero group divides by zero",
-        _grouping(adjust=lambda scales: scales),
-        "Where a whole group is zero its scale is 0, and 0 / 0 is NaN. Any positive scale will do there: use 1.",
-    ),
-    Misconception(
-        "a floor under the scales",
-        _grouping(adjust=lambda scales: np.maximum(scales, np.float32(1e-8))),
-        "A smallest scale such as 1e-8 rounds groups of small values to zero. Only scales of exactly 0 need replacing.",
-    ),
-    Misconception(
-        "an epsilon added to the scales",
-        _grouping(adjust=lambda scales: scales + np.float32(1e-8)),
-        "Adding 1e-8 wipes out groups whose scale is smaller than that. Only scales of exactly 0 need replacing.",
-    ),
-    Misconception(
-        "scales rounded to half precision",
-        _quantize_returning(lambda q, scales, x, size: (q, scales.astype(np.float16))),
+        "axis along which a group lies."),
+    Misconception("divides by 2^(b-1)", right.but(divisor=lambda bits: 2 ** (bits - 1)),
+        f"{BEYOND_7} up to a whole step to the clamp."),
+    Misconception("divides by 2^(b-1), and the cast wraps around",
+        right.but(divisor=lambda bits: 2 ** (bits - 1), clamp=unclamped),
+        f"{BEYOND_7} its place: at 8 bits the cast wraps it to -128. Clamp before you cast, too."),
+    Misconception("divides by 2^(b-1), and casts before the clamp",
+        right.but(divisor=lambda bits: 2 ** (bits - 1),
+            clamp=lambda steps, bits: clamped(wrapping(steps, smallest_dtype(bits)), bits)),
+        f"{BEYOND_7} its place. At 8 bits the cast wrapped it to -128 before the clamp could help: clamp, then cast."),
+    Misconception("divides by 2^b - 1", right.but(divisor=lambda bits: 2**bits - 1),
+        "2^b - 1 = 15 counts the steps of the whole grid, but max|x| spans only the positive half of it: 7 steps."),
+    Misconception("7 at every bit width",
+        right.but(divisor=lambda bits: 7, clamp=lambda steps, bits: np.clip(steps, -8, 7)),
+        "7 is the largest code at 4 bits only. Compute it from num_bits: 1 at 2 bits, 127 at 8."),
+    Misconception("127 at every bit width",
+        right.but(divisor=lambda bits: 127, clamp=lambda steps, bits: np.clip(steps, -128, 127)),
+        "127 is the largest code at 8 bits only. Compute it from num_bits: 7 at 4 bits, 1 at 2 bits."),
+    *slices.spans(right, "group"),
+    *families.rounding(right),
+    *slices.floors(right, "group"),
+    Misconception("scales rounded to half precision",
+        right.but(result=lambda q, scales, x: (q, scales.astype(np.float16))),
         "float16 keeps three digits, and its smallest number is 6e-8. Files do store such scales, but then the codes "
-        "must be made with the rounded ones. Leave yours float32.",
-    ),
-    Misconception(
-        "codes left as floats",
-        _grouping(dtype=lambda bits: None),
-        "The values are whole numbers, but still stored as floats. Cast them to an integer dtype.",
-    ),
-    Misconception(
-        "codes wider than they need to be",
-        _grouping(dtype=lambda bits: np.int32),
-        "int32 takes 4 bytes a code. int8 holds codes of up to 8 bits, int16 of up to 16.",
-    ),
-    Misconception(
-        "codes wider than they need to be",
-        _grouping(dtype=lambda bits: np.int64),
-        "int64 takes 8 bytes a code. int8 holds codes of up to 8 bits, int16 of up to 16.",
-    ),
-    Misconception(
-        "int8 at every bit width",
-        _grouping(dtype=lambda bits: np.int8),
-        "Codes of more than 8 bits do not fit into int8: they wrap around. Use int16 above 8 bits.",
-    ),
-    Misconception(
-        "offset binary codes",
-        _quantize_returning(lambda q, scales, x, size: ((q.astype(np.int16) + 8).astype(np.uint8), scales)),
-        "Codes from 0 to 15 with 8 for zero are how some files store them. Here codes are signed, -8 to 7.",
-    ),
-    Misconception(
-        "returns the reconstruction instead of the codes",
-        _quantize_returning(lambda q, scales, x, size: (q * _each(scales, size, x.shape[-1]), scales)),
-        "Quantizing ends with integers. Multiplying by the scales again is what `dequantize_group` is for.",
-    ),
-    Misconception(
-        "returns scales and codes in the wrong order",
-        _quantize_returning(lambda q, scales, x, size: (scales, q)),
-        "The contract is `return q, scales`: codes first.",
-    ),
-    Misconception(
-        "the scales are upside down",
-        _quantize_returning(lambda q, scales, x, size: (q, 1 / scales)),
-        "7 / max|group| is how many steps fit into one unit. The scale is how long a step is: max|group| / 7.",
-    ),
-    Misconception(
-        "the input is changed",
-        _in_place,
-        "`x /= ...` writes into the caller's array, also through a reshaped view of it. Make a new one.",
-    ),
-)
-
+        "must be made with the rounded ones. Leave yours float32."),
+    *families.signed_dtypes(right),
+    Misconception("offset binary codes",
+        right.but(result=lambda q, scales, x: ((q.astype(np.int16) + 8).astype(np.uint8), scales)),
+        "Codes from 0 to 15 with 8 for zero are how some files store them. Here codes are signed, -8 to 7."),
+    *slices.results(right, inverse="dequantize_group"),
+    Misconception("the input is changed", in_place,
+        "`x /= ...` writes into the caller's array, also through a reshaped view of it. Make a new one."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="quantize_group",
@@ -406,8 +225,8 @@ EXERCISE = Exercise(
     place=10,
     points=3,
     reference=quantize_group,
-    cases=_quantizer_cases,
-    read=read_grouped,
-    judge=_judge_quantized,
-    misconceptions=QUANTIZE_GROUP,
+    cases=cases,
+    read=read_scaled,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
 )
