@@ -119,10 +119,21 @@ MAKE = shutil.which("make")
 @pytest.mark.parametrize("target", ["lab", "test", "build", "bench", "lint"])
 def test_make_installs_an_extra_under_the_constraints_and_then_runs(target, tmp_path):
     asked = dry_run(target, tmp_path)
-    (extra,) = re.findall(r'pip install .*-c constraints\.txt -e "\.\[(\w+)\]"', asked)
+    (extra,) = re.findall(r'pip install .*-c constraints\.txt .*-e "\.\[(\w+)\]"', asked.replace("\\\n", ""))
     assert extra in EXTRAS
     make_stamps(tmp_path)
     assert "pip install" not in dry_run(target, tmp_path), "a second call has nothing to install"
+
+
+@pytest.mark.skipif(MAKE is None, reason="make is not installed")
+@pytest.mark.parametrize(("target", "asks"), [("lab", False), ("test", True), ("build", True), ("bench", True)])
+def test_torch_is_taken_for_processors_where_there_is_no_card(target, asks, tmp_path):
+    assert ("tools/torch_index.py" in dry_run(target, tmp_path)) == asks
+
+
+def test_the_first_labs_are_there_before_torch():
+    assert requirements(EXTRAS["start"]).keys() < requirements(EXTRAS["lab"]).keys()
+    assert "torch" not in BASE.keys() | requirements(EXTRAS["start"]).keys()
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
@@ -161,7 +172,8 @@ def test_make_lab_opens_jupyterlab_on_the_first_notebook(tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-    (tmp_path / ".venv" / ".lab").touch()
+    for stamp in (".start", ".lab"):
+        (tmp_path / ".venv" / stamp).touch()
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     arguments = f"--no-browser --port={address.rpartition(':')[2]} --IdentityProvider.token=known"
