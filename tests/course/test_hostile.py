@@ -743,7 +743,7 @@ def test_what_cannot_be_checked_is_refused_in_one_line(what):
 
 
 def test_slow_cases_come_to_an_end_together(monkeypatch):
-    monkeypatch.setattr(engine, "ALL_CASES", 1)
+    monkeypatch.setattr(engine, "TOTAL_LIMITS", 1)
 
     def slow(x, num_bits=8):
         time.sleep(0.3)
