@@ -88,7 +88,8 @@ def _functions() -> list[tuple[Any, dict]]:
 @lru_cache(maxsize=1)
 def _owners(module_count: int) -> list:
     """MODULES and CLASSES, as far as imported, and all of labutils. Cached until another module is imported."""
-    modules = [m for name, m in sys.modules.items() if name in MODULES or f"{name}.".startswith("labutils.")]
+    named = (module for name, module in sys.modules.items() if name in MODULES or f"{name}.".startswith("labutils."))
+    modules = [module for module in named if module is not None]  # None is an import that somebody has blocked
     return modules + ([operator.attrgetter(name)(torch) for name in CLASSES] if (torch := _torch()) else [])
 
 
