@@ -1,4 +1,4 @@
-"""A slider shows what the function under it does, and outlives whatever that function does."""
+"""All explorers: every control has an effect, and a learner's function that fails is reported and does no harm."""
 
 import base64
 import io
@@ -31,7 +31,7 @@ from labutils.labs.lab05.explore_linear import Roofs
 WEIGHTS = np.random.default_rng(0).normal(size=4000).astype(np.float32)
 MATRIX = (WEIGHTS.reshape(20, 200) * np.geomspace(0.3, 3, 20)[:, None]).astype(np.float32)
 
-EXPLORERS = {  # what runs a learner's function: how it is opened, and a function that works
+EXPLORERS = {  # those that run a learner's function: how to open one, and a function that works
     "bits": (partial(explore_bits, WEIGHTS), quantize_symmetric),
     "clipping": (partial(explore_clipping, WEIGHTS), quantize_clipped),
     "calibration": (partial(explore_calibration, WEIGHTS), quantize_clipped),
