@@ -18,7 +18,7 @@ from labutils.course.exercise import Wrong
 from labutils.course.explorer import Explorer, Slider, ask
 from labutils.labs import answers
 from labutils.labs.clipped import ClippedHistogram
-from labutils.labs.lab07._shared import read_range
+from labutils.labs.lab07._ranges import read_range
 from labutils.labs.values import Magnitudes, db, decibels, flat_values, noise_of, quantized, sample_of, short
 
 BITS = range(2, 9)
