@@ -30,11 +30,6 @@ def relu_activations() -> np.ndarray:
     return np.ascontiguousarray(data.digits_network().activations(images[:1])["block1.depthwise"])
 
 
-def gelu(x: np.ndarray) -> np.ndarray:
-    """x * sigmoid(1.702 x): a short side below zero, a long one above."""
-    return (x / (1 + np.exp(-1.702 * x))).astype(np.float32)
-
-
 def read_range(value: object) -> dict:
     """The answer of a calibration function: two numbers."""
     low, high = parts(value, ("low", "high"))

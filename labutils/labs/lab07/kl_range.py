@@ -13,9 +13,9 @@ from labutils.arrays.inputs import Array, whole_number
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.labs import answers
-from labutils.labs.contract import arguments
+from labutils.labs.contract import arguments, gelu
 from labutils.labs.lab07 import LESSON
-from labutils.labs.lab07._ranges import flat_float64, gelu, read_range, relu_activations, require_range, threshold_alone
+from labutils.labs.lab07._ranges import flat_float64, read_range, relu_activations, require_range, threshold_alone
 from labutils.labs.recipes import Recipe
 
 
@@ -57,7 +57,7 @@ def cases() -> list[Case]:
         Case("outliers, 5 bits, 256 bins", (spiked, 5), {"num_bins": 256}),
         Case("activations of the digits network, half of them 0", (relu_activations(), 4), {"num_bins": 256}),
         Case("only negative values", (-np.abs(laplace[:6000]), 4), {"num_bins": 256}),
-        Case("a short side below zero", (gelu(2 * gaussian[:8000]), 4), {"num_bins": 256}),
+        Case("a short side below zero", (gelu(2 * gaussian[:8000]).astype(np.float32), 4), {"num_bins": 256}),
         Case("as many bins as levels: nothing to cut", (gaussian[:500], 8), {"num_bins": 128}),
         Case("values a million times smaller", (laplace[:6000] * np.float32(1e-6), 4), {"num_bins": 256}),
         Case("all zero", (np.zeros((3, 4), dtype=np.float32), 4), {"num_bins": 64}),

@@ -14,9 +14,9 @@ from labutils.arrays.inputs import Array
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.labs import answers
-from labutils.labs.contract import arguments
+from labutils.labs.contract import arguments, gelu
 from labutils.labs.lab07 import LESSON
-from labutils.labs.lab07._ranges import gelu, read_range, relu_activations, require_range, threshold_alone
+from labutils.labs.lab07._ranges import read_range, relu_activations, require_range, threshold_alone
 from labutils.labs.recipes import Recipe
 
 
@@ -37,7 +37,7 @@ def cases() -> list[Case]:
     rng = np.random.default_rng(8)
     gaussian = rng.normal(size=3000).astype(np.float32)
     laplace = rng.laplace(size=3000).astype(np.float32)
-    lopsided = gelu(2 * gaussian)
+    lopsided = gelu(2 * gaussian).astype(np.float32)
     one_sided = np.append(gaussian, 25.0).astype(np.float32)
     spiked = np.append(gaussian[:2000], [-40.0, 30.0]).astype(np.float32)
     apart = {"symmetric": False}

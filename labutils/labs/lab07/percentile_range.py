@@ -11,9 +11,9 @@ import numpy as np
 from labutils.arrays.calibration import Percentile, Range
 from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.labs.contract import arguments
+from labutils.labs.contract import arguments, gelu
 from labutils.labs.lab07 import LESSON
-from labutils.labs.lab07._ranges import flat_float64, gelu, read_range, relu_activations, require_range, threshold_alone
+from labutils.labs.lab07._ranges import flat_float64, read_range, relu_activations, require_range, threshold_alone
 from labutils.labs.recipes import Recipe
 
 
@@ -42,7 +42,7 @@ HAND = np.array([0.5, -8.0, 1.5, -0.25, 3.0], dtype=np.float32)  # of the lesson
 def cases() -> list[Case]:
     rng = np.random.default_rng(7)
     gaussian = rng.normal(size=20_000).astype(np.float32)
-    lopsided = gelu(2 * gaussian)
+    lopsided = gelu(2 * gaussian).astype(np.float32)
     spiked = np.append(gaussian[:3000], np.full(30, -25.0)).astype(np.float32)
     apart = {"symmetric": False}
     return [
