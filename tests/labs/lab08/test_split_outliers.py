@@ -93,14 +93,9 @@ def the_recipe(x, threshold=6.0):
 
 
 RIGHT = [
-    filled_by_mask,
-    times_mask,
-    torch_where_and_difference,
-    index_by_index,
-    split_in_numpy,
-    copied_into_zeros,
+    filled_by_mask, times_mask, torch_where_and_difference, index_by_index, split_in_numpy, copied_into_zeros,
     the_recipe,
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", RIGHT, ids=lambda answer: answer.__name__)
