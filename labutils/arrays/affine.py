@@ -118,9 +118,12 @@ def quantize(x: Array, scheme: Scheme = Scheme(), qparams: QParams | None = None
     source = layout.view(xp, x)
     codes = xp.empty(layout.rgk, dtype=getattr(xp, scheme.code_dtype), device=array_api_compat.device(x))
     for tile, shared in layout.tiles(_on_cpu(x)):
+        zero = None if zeros is None else zeros[shared]
         with np.errstate(over="ignore"):  # x / scale beyond the largest float saturates like any other
-            steps = xp.astype(source[tile], scale.dtype, copy=False) / scales[shared]
-        codes[tile] = scheme.grid.to_codes(xp, steps, None if zeros is None else zeros[shared])
+            # The quotient has no name here: its memory is free for reuse as soon as it has been rounded.
+            codes[tile] = scheme.grid.to_codes(
+                xp, xp.astype(source[tile], scale.dtype, copy=False) / scales[shared], zero
+            )
     return QuantizedArray(layout.unview(xp, codes), scale, zero_point, scheme, x.dtype)
 
 
