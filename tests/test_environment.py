@@ -29,7 +29,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # whose name on conda-forge differs
 # On some platforms conda-forge's playwright is not the Python package, and torchao must match the installed torch.
-FROM_PIP = {"axe-playwright-python", "playwright", "torchao"}
+FROM_PIP = {"axe-playwright-python", "gguf", "playwright", "torchao"}
 # Imported inside functions, which say what to do where they are missing.
 OPTIONAL = {"torch", "transformers", "tokenizers", "huggingface-hub"}
 OFFLINE = ROOT / "tools" / "offline.py"
