@@ -10,6 +10,8 @@ from torch import nn
 
 from labutils.arrays.scheme import Scheme
 from labutils.models.layers import PER_CHANNEL, HeldLinear, PackedLinear, QuantizedLinear
+from labutils.models.left_in_float import left_in_float, tied_elsewhere, warn
+from labutils.models.linear import linear_layers, plain_linear
 from labutils.models.replacement import replaced_copy
 
 Convert = Scheme | Callable[[nn.Linear], nn.Module]  # how a linear layer is replaced
@@ -39,69 +41,57 @@ def quantize_model(
     skip     names, in the same way, to leave in float
 
     The float weights of replaced layers are not copied. A layer used in several places is replaced once; layers that
-    share a weight go on sharing it. A layer whose weight also serves another kind of module, such as an embedding,
+    share a weight go on sharing it. Hooks move to the replacement; a weight that a parametrization or pruning
+    recomputes is quantized as it is now. A layer whose weight also serves another kind of module, such as an embedding,
     stays in float unless a rule names it: its float weight would be kept anyway. Subclasses of nn.Linear stay too, for
-    they use their weight in ways of their own. ValueError for a model without linear layers and for names that no
-    linear layer has; TypeError for what is no module, Scheme or function.
+    they use their weight in ways of their own. LeftInFloatWarning names what stays; see `replaced_copy` for what is
+    refused. ValueError for a model without linear layers and for names that no linear layer has; TypeError for what is
+    no module, Scheme or function.
     """
     layers = linear_layers(model)
     if not layers:
         raise ValueError(f"{type(model).__name__} has no nn.Linear to quantize")
-    choices = _choices(layers, convert, dict(rules or {}), skip, _tied_elsewhere(model))
+    rules = dict.fromkeys([skip] if isinstance(skip, str) else skip) | dict(rules or {})
+    tied = tied_elsewhere(model)
+    choices = _choices(layers, convert, rules, tied)
     replacements: dict[nn.Module, nn.Module] = {}
     first_of: dict[tuple[int, Convert], nn.Module] = {}  # weight and choice -> the first layer made of them
     for name, choice in choices.items():
         layer = layers[name]
         if choice is None or layer in replacements:
             continue
-        try:
-            replacement = _replacement(layer, choice)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        first = first_of.setdefault((id(layer.weight), choice), replacement)
-        if (
-            first is not replacement
-            and isinstance(replacement, (QuantizedLinear, HeldLinear))
-            and type(first) is type(replacement)
-        ):
-            replacement.share_weight(first)
-        replacements[layer] = replacement.train(layer.training)
+        replacement = replacements[layer] = _replacement(name, layer, choice)
+        weight = layer._parameters.get("weight", layer)  # a weight that is recomputed is its layer's own
+        _share_weight(replacement, first_of.setdefault((id(weight), choice), replacement))
+    on_purpose = [name for name in layers if _fitting(name, rules)]
+    if left := left_in_float(model, on_purpose, tied, replacements):
+        warn(left)
     return replaced_copy(model, replacements)
-
-
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Name -> layer, for all nn.Linear of a model, in its order; a layer used in two places has two names.
-
-    >>> list(linear_layers(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU(), nn.Linear(2, 1)))))
-    ['0', '1.1']
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    modules = model.named_modules(remove_duplicate=False)
-    return {name: module for name, module in modules if type(module) is nn.Linear}
 
 
 def _choices(
     layers: Mapping[str, nn.Linear],
     convert: Convert,
-    rules: dict[str, Convert | None],
-    skip: Iterable[str],
-    left_in_float: set[nn.Module],
+    rules: Mapping[str, Convert | None],
+    left_in_float: Iterable[nn.Module],
 ) -> dict[str, Convert | None]:
     """Name -> how that layer is replaced, or None for float."""
-    skip = [skip] if isinstance(skip, str) else list(skip)
-    rules = dict.fromkeys(skip) | rules
     _require_choices({"convert": convert, **rules})
     _require_known_names(rules, layers)
     choices: dict[str, Convert | None] = {}
     first_name: dict[nn.Module, str] = {}
     for name, layer in layers.items():
         default = None if layer in left_in_float else convert
-        choices[name] = next((choice for pattern, choice in rules.items() if fnmatchcase(name, pattern)), default)
+        choices[name] = next(iter(_fitting(name, rules)), default)
         first = first_name.setdefault(layer, name)
         if choices[first] != choices[name]:
             raise ValueError(f"{first} and {name} are one and the same layer, but the rules treat them differently")
     return choices
+
+
+def _fitting(name: str, rules: Mapping[str, Convert | None]) -> list[Convert | None]:
+    """The choices of the rules that fit a name, in their order."""
+    return [choice for pattern, choice in rules.items() if fnmatchcase(name, pattern)]
 
 
 def _require_choices(choices: Mapping[str, Convert | None]) -> None:
@@ -117,17 +107,13 @@ def _require_known_names(patterns: Iterable[str], layers: Mapping[str, nn.Linear
             raise ValueError(f"no linear layer is called {pattern!r}; there are {', '.join(near)}")
 
 
-def _tied_elsewhere(model: nn.Module) -> set[nn.Module]:
-    """The linear layers whose weight is also that of a module of another kind."""
-    owners = [(module, weight) for module in model.modules() for weight in module.parameters(recurse=False)]
-    others = {id(weight) for module, weight in owners if type(module) is not nn.Linear}
-    return {module for module, _ in owners if type(module) is nn.Linear and id(module.weight) in others}
-
-
-def _replacement(layer: nn.Linear, choice: Convert) -> nn.Module:
-    if isinstance(choice, Scheme):
-        return (PackedLinear if choice.num_bits < 8 else QuantizedLinear)(layer, choice)
-    replacement = choice(layer)
+def _replacement(name: str, layer: nn.Linear, choice: Convert) -> nn.Module:
+    try:
+        if isinstance(choice, Scheme):
+            return (PackedLinear if choice.num_bits < 8 else QuantizedLinear)(layer, choice)
+        replacement = choice(plain_linear(layer))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     if not isinstance(replacement, nn.Module):
         raise TypeError(f"{choice} should make an nn.Module of a layer, got {type(replacement).__name__}")
     return replacement

@@ -22,3 +22,15 @@ def require_features(x: Tensor, features: int) -> None:
         raise TypeError(f"x must be a float tensor, got {describe(x)}")
     if x.ndim == 0 or x.shape[-1] != features:
         raise ValueError(f"x must have shape (..., {features}), got {tuple(x.shape)}")
+
+
+def in_autocast_dtype(x: Tensor) -> Tensor:
+    """`x` as torch's own linear layers take it: under `torch.autocast` in its dtype, else as it is.
+
+    >>> with torch.autocast("cpu", dtype=torch.bfloat16):
+    ...     in_autocast_dtype(torch.ones(2)).dtype
+    torch.bfloat16
+    """
+    device = x.device.type
+    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return x.to(torch.get_autocast_dtype(device)) if casts and x.dtype != torch.float64 else x

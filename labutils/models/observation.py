@@ -10,9 +10,29 @@ from functools import partial
 import torch
 from torch import nn
 
-from labutils.models.conversion import linear_layers
+from labutils.models.linear import linear_layers
 
 Tensor = torch.Tensor
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, and each of its modules back into its own.
+
+    >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    >>> with in_eval_mode(model):
+    ...     model[0].training
+    False
+    >>> [module.training for module in model]
+    [True, False]
+    """
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 @contextmanager
@@ -33,9 +53,12 @@ def watch_inputs(layers: Mapping[str, nn.Module], note: Callable[[str, Tensor], 
     handles = [
         layer.register_forward_pre_hook(partial(hook, name=name), with_kwargs=True) for name, layer in layers.items()
     ]
+    fast_paths = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # on which torch's transformer layers do not call their layers
     try:
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast_paths)
         for handle in handles:
             handle.remove()
 

@@ -6,10 +6,11 @@ from torch import nn
 
 from labutils.arrays.scheme import PerAxis, PerGroup, Scheme
 from labutils.data import calibration_sentences, questions
-from labutils.models.conversion import linear_layers, quantize_model
+from labutils.models.conversion import quantize_model
 from labutils.models.evaluation import mean_cosine, retrieval_at_1
 from labutils.models.footprint import model_bytes
 from labutils.models.layers import Int8Linear, PackedLinear, QuantizedLinear
+from labutils.models.linear import linear_layers
 from tests.models.examples import CHANNELS, every_convert, inputs, layer, model
 
 

@@ -244,7 +244,7 @@ def test_a_state_that_does_not_fit_is_refused_with_its_name(convert):
     with pytest.raises(RuntimeError, match=f"Missing key.*{name}"):
         module.load_state_dict({other: tensor for other, tensor in state.items() if other != name})
     with pytest.raises(RuntimeError, match=name):
-        module.load_state_dict(state | {name: state[name][:-1]})
+        module.load_state_dict(state | {name: state[name][..., :-1]})
     with pytest.raises(RuntimeError, match="Unexpected key.*surplus"):
         module.load_state_dict(state | {"0.surplus": torch.zeros(1)})
     before = module(inputs(2, 64))

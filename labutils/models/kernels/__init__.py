@@ -2,7 +2,7 @@
 
 | | |
 |---|---|
-| `int_matmul` | int8 by int8, added up in int32, exactly |
+| `int_matmul`, `int_conv2d` | int8 by int8, added up in int32, exactly |
 | `Int8Weights` | the weight of a W8A8 linear layer, and its product with 8-bit activations |
 | `PackedWeights`, `Int4Weights` | weights of 2 to 8 bits in packed bytes, multiplied by float activations |
 
@@ -23,7 +23,7 @@ from labutils.arrays.scheme import PerGroup
 from labutils.models.kernels import int4_weights, int8_weights, probes
 from labutils.models.kernels.int4_weights import INT4PACK, Int4Weights, hold_packed
 from labutils.models.kernels.int8_weights import MOST_UNSIGNED, ONEDNN, Int8Weights, quantize_rows
-from labutils.models.kernels.integer_product import INT_MM, MOST_PRODUCTS, int_matmul
+from labutils.models.kernels.integer_product import INT_MM, MOST_PRODUCTS, int_conv2d, int_matmul
 from labutils.models.kernels.packed_weights import PackedWeights
 from labutils.models.kernels.probes import PORTABLE
 
@@ -38,6 +38,7 @@ __all__ = [
     "Int8Weights",
     "PackedWeights",
     "hold_packed",
+    "int_conv2d",
     "int_matmul",
     "one_thread",
     "quantize_rows",

@@ -21,35 +21,32 @@ def hold_packed(
     packed: Tensor, scale: Tensor, zero_point: Tensor | None, scheme: Scheme, length: int
 ) -> PackedWeights | Int4Weights:
     """A packed weight (arguments as in `PackedWeights`) in the form that multiplies fastest here."""
-    fits = scheme.num_bits == 4 and not why_not(len(packed), length, scheme.granularity, packed.device.type)
-    return (Int4Weights if fits else PackedWeights)(packed, scale, zero_point, scheme, length)
+    is_int4 = scheme.num_bits == 4 and scheme.symmetric
+    if is_int4 and not why_not(len(packed), length, scheme.granularity, packed.device.type):
+        return Int4Weights(packed, scale, scheme, length)
+    return PackedWeights(packed, scale, zero_point, scheme, length)
 
 
 class Int4Weights:
-    """`PackedWeights` of 4 bits, laid out for the int4 kernel.
+    """`PackedWeights` of 4 bits with symmetric codes, laid out for the int4 kernel.
 
-    The kernel works in bfloat16: activations and results are rounded to 8 significant bits. It wants a zero beside
-    each scale, 16 bits more for each group, in steps from code 8: weight = (code - 8) * scale + zero.
+    The kernel works in bfloat16: activations and results are rounded to 8 significant bits. It adds a zero to each
+    group, 16 bits more beside the scale: weight = (code - 8) * scale + zero. Here all zeros are 0. A zero point would
+    become (8 - zero_point) * scale, rounded to bfloat16: the weight 0 would no longer be 0, so asymmetric codes do not
+    come here.
     """
 
     kernel = INT4PACK
 
-    def __init__(self, packed: Tensor, scale: Tensor, zero_point: Tensor | None, scheme: Scheme, length: int):
+    def __init__(self, packed: Tensor, scale: Tensor, scheme: Scheme, length: int):
         self.shape, self.device, self.scheme = (len(packed), length), packed.device, scheme
-        codes = packing.unpack(packed, 4, length, signed=scheme.symmetric)
-        codes = codes if scheme.symmetric else (codes.view(torch.int8) - 8)
-        zero = torch.zeros_like(scale) if zero_point is None else (8 - zero_point.to(torch.float32)) * scale
-        self._codes, self._scales = _pack(codes), torch.stack([scale.t(), zero.t().to(scale.dtype)], -1)
+        self._codes = _pack(packing.unpack(packed, 4, length))
+        self._scales = torch.stack([scale.t(), torch.zeros_like(scale.t())], -1)  # (groups, N, 2)
 
     def plain(self) -> dict[str, Tensor]:
-        """The arguments `packed`, `scale` and `zero_point` from which this was made."""
+        """The arguments `packed` and `scale` from which this was made."""
         codes = _unpack(self._codes, self.shape[1])
-        scale, zero = self._scales.transpose(0, 1).contiguous().unbind(-1)  # (N, groups) each
-        if self.scheme.symmetric:
-            return {"packed": packing.pack(codes, 4), "scale": scale.contiguous()}
-        zero_point = (8 - zero.to(torch.float32) / scale.to(torch.float32)).round().to(torch.uint8)
-        packed = packing.pack((codes + 8).view(torch.uint8), 4)
-        return {"packed": packed, "scale": scale.contiguous(), "zero_point": zero_point}
+        return {"packed": packing.pack(codes, 4), "scale": self._scales[..., 0].t().contiguous()}
 
     @property
     def nbytes(self) -> int:
@@ -58,12 +55,11 @@ class Int4Weights:
     def linear(self, x: Tensor) -> Tensor:
         """x @ weight.T for `x` (M, K) -> (M, N), in the dtype of `x`."""
         group_size = self.shape[1] // len(self._scales)
-        return _multiply(x.to(torch.bfloat16), self._codes, group_size, self._scales).to(x.dtype)
+        return _multiply(x.to(torch.bfloat16).contiguous(), self._codes, group_size, self._scales).to(x.dtype)
 
     def dequantize(self) -> Tensor:
         """The weight as float32 (N, K)."""
-        plain = {"zero_point": None} | self.plain()
-        return PackedWeights(**plain, scheme=self.scheme, length=self.shape[1]).dequantize()
+        return PackedWeights(**self.plain(), zero_point=None, scheme=self.scheme, length=self.shape[1]).dequantize()
 
 
 def why_not(rows: int, length: int, granularity: PerGroup, device: str) -> str:

@@ -1,8 +1,11 @@
-"""The product of two int8 matrices, exactly: on `torch._int_mm`, or portably in float32."""
+"""Products of int8 matrices and images, exactly."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch.nn import functional
 
 from labutils.models.inputs import describe
 from labutils.models.kernels import probes
@@ -35,6 +38,19 @@ def int_matmul(a: Tensor, b: Tensor) -> Tensor:
         raise ValueError(f"a has {a.shape[1]} columns, but b has {b.shape[0]} rows")
     require_int32_sums(a.shape[1], MOST_PRODUCTS)
     return _in_float32_blocks(a, b) if _why_not_int_mm(a, b) else torch._int_mm(_laid_out(a), _laid_out(b))
+
+
+def int_conv2d(codes: Tensor, weight: Tensor, **convolution: Any) -> Tensor:
+    """`functional.conv2d` of integer codes, exactly: (M, C, H, W) by (N, C / groups, h, w) -> (M, N, ..., ...) int32.
+
+    >>> codes = torch.full((1, 1, 5, 5), -128, dtype=torch.int8)
+    >>> int_conv2d(codes, codes[..., :3, :3], dilation=2)
+    tensor([[[[147456]]]], dtype=torch.int32)
+
+    torch's integer convolution knows neither dilation nor CUDA. The sums are below 2^31, so float64 adds them exactly.
+    """
+    require_int32_sums(weight[0].numel(), MOST_PRODUCTS)
+    return functional.conv2d(codes.to(torch.float64), weight.to(torch.float64), **convolution).to(torch.int32)
 
 
 def require_int32_sums(length: int, most: int) -> None:

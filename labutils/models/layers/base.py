@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
-from labutils.arrays.scheme import PerAxis, PerGroup, Scheme
-from labutils.models.inputs import require_features
+from labutils.arrays.scheme import PerAxis, PerGroup, PerTensor, Scheme
+from labutils.models.inputs import in_autocast_dtype, require_features
+from labutils.models.saved_form import SavesForm, scheme_numbers, scheme_of
 
 Tensor = torch.Tensor
 
@@ -14,20 +17,25 @@ PER_CHANNEL = Scheme(8, granularity=PerAxis(0))
 GROUPS = Scheme(4, granularity=PerGroup(128))
 
 
-class LinearBase(nn.Module):
-    """y = x @ weight.T + bias for x of shape (..., in_features); a subclass says how x and weight are multiplied."""
+class LinearBase(SavesForm):
+    """y = x @ weight.T + bias for x of shape (..., in_features); a subclass says how x and weight are multiplied.
 
-    def __init__(self, linear: nn.Linear):
-        if not isinstance(linear, nn.Linear):
-            raise TypeError(f"expected an nn.Linear, got {type(linear).__name__}")
+    It is made of a `plain_linear`.
+    """
+
+    form_name = "scheme"
+
+    def __init__(self, linear: nn.Linear, scheme: Scheme):
         super().__init__()
+        self.scheme = scheme
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) floats -> (..., out_features), in the dtype of `x`."""
-        require_features(x, self.in_features)
-        rows = x.reshape(-1, self.in_features)
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) floats -> (..., out_features), in the dtype of `input`, or that of `torch.autocast`."""
+        require_features(input, self.in_features)
+        x = in_autocast_dtype(input)
+        rows = x.reshape(-1, self.in_features).contiguous()
         y = self._multiply(rows) if len(rows) else rows.new_empty(0, self.out_features)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)
@@ -36,6 +44,13 @@ class LinearBase(nn.Module):
     def _multiply(self, rows: Tensor) -> Tensor:
         """rows @ weight.T, (M, in_features) -> (M, out_features)."""
         raise NotImplementedError
+
+    def _form(self) -> list[int] | None:
+        """Codes of a byte or two with one scale, or one for each output, can be read in one way only."""
+        return None if self.scheme.granularity in (PerTensor(), PerAxis(0)) else scheme_numbers(self.scheme)
+
+    def _describe_form(self, numbers: Sequence[int] | None) -> str:
+        return describe_scheme(self.scheme if numbers is None else scheme_of(numbers))
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"

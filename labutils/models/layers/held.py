@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from labutils.models.layers.base import LinearBase
+from labutils.models.straight_through import straight_through
 
 Tensor = torch.Tensor
 
@@ -41,7 +43,15 @@ class HeldLinear(LinearBase):
         raise NotImplementedError
 
     def _multiply(self, rows: Tensor) -> Tensor:
-        return self._weights.linear(rows.detach())
+        return straight_through(rows, self._exact, self._smooth)
+
+    def _exact(self, rows: Tensor) -> Tensor:
+        """The product on the kernel, through which no gradient passes."""
+        return self._weights.linear(rows)
+
+    def _smooth(self, rows: Tensor) -> Tensor:
+        """The product whose gradient stands for the kernel's."""
+        return functional.linear(rows, self.weight.to(rows.dtype))
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -54,10 +64,10 @@ class HeldLinear(LinearBase):
         for name, tensor in found.items():
             if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
                 errors.append(f"{prefix}{name} must be {_dtype_and_shape(own[name])}, got {_dtype_and_shape(tensor)}")
-        if len(found) == len(own) and not errors:
-            self._weights = self._hold({name: tensor.to(self._weights.device) for name, tensor in found.items()})
         rest = {name: tensor for name, tensor in state_dict.items() if name.removeprefix(prefix) not in own}
         super()._load_from_state_dict(rest, prefix, metadata, strict, missing, unexpected, errors)
+        if len(found) == len(own) and not errors:
+            self._weights = self._hold({name: tensor.to(self._weights.device) for name, tensor in found.items()})
 
     def _apply(self, fn: Callable, recurse: bool = True) -> nn.Module:
         """The weight follows to another device; `.half()` and other casts would spoil its scales."""

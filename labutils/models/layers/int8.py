@@ -11,6 +11,7 @@ from labutils.arrays import affine
 from labutils.models import kernels
 from labutils.models.layers.base import PER_CHANNEL
 from labutils.models.layers.held import HeldLinear
+from labutils.models.linear import plain_linear
 
 Tensor = torch.Tensor
 
@@ -24,11 +25,12 @@ class Int8Linear(HeldLinear):
 
     A byte for each weight, and 12 for each output: its scale, its bias, and the sum of its weights, by which the zero
     points of activations are accounted for. A row of `x` that holds NaN or Inf comes out not finite, and alone.
-    Computes in float32 whatever the dtype of `x`.
+    Computes in float32 whatever the dtype of `x`. Gradients go straight through to `x`, as if it were not quantized.
     """
 
     def __init__(self, linear: nn.Linear):
-        super().__init__(linear)
+        linear = plain_linear(linear)
+        super().__init__(linear, PER_CHANNEL)
         quantized = affine.quantize(linear.weight, PER_CHANNEL)
         self._weights = self._hold({"codes": quantized.codes, "scale": quantized.scale})
 
@@ -40,8 +42,8 @@ class Int8Linear(HeldLinear):
     def _hold(self, plain: Mapping[str, Tensor]) -> kernels.Int8Weights:
         return kernels.Int8Weights(**plain)
 
-    def _multiply(self, rows: Tensor) -> Tensor:
-        return super()._multiply(rows.to(torch.float32))
+    def _exact(self, rows: Tensor) -> Tensor:
+        return self._weights.linear(rows.to(torch.float32))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, int8 by int8, kernel: {self.kernel}"

@@ -12,6 +12,8 @@ from labutils.arrays.scheme import PerAxis, PerGroup, Scheme
 from labutils.models import kernels
 from labutils.models.layers.base import GROUPS, describe_scheme
 from labutils.models.layers.held import HeldLinear
+from labutils.models.linear import plain_linear
+from labutils.models.saved_form import scheme_numbers
 
 Tensor = torch.Tensor
 
@@ -23,12 +25,12 @@ class PackedLinear(HeldLinear):
     >>> layer.memory_bytes() * 8 / (512 * 256)  # 3 + 16 / 64
     3.25
 
-    Scales are rounded up to bfloat16, so that no weight is clipped for it.
+    Scales are rounded up to bfloat16, so that no weight is clipped for it. Gradients go straight through to `x`.
     """
 
     def __init__(self, linear: nn.Linear, scheme: Scheme = GROUPS):
-        super().__init__(linear)
-        self.scheme = _in_groups(scheme, linear)
+        linear = plain_linear(linear)
+        super().__init__(linear, _in_groups(scheme, linear))
         scale, zero_point = affine.choose_qparams(linear.weight, self.scheme)
         scale = _up_to_bfloat16(scale)
         quantized = affine.quantize(linear.weight, self.scheme, (scale.to(torch.float32), zero_point))
@@ -42,6 +44,9 @@ class PackedLinear(HeldLinear):
 
     def _hold(self, plain: Mapping[str, Tensor]) -> kernels.PackedWeights | kernels.Int4Weights:
         return kernels.hold_packed(**({"zero_point": None} | plain), scheme=self.scheme, length=self.in_features)
+
+    def _form(self) -> list[int]:
+        return scheme_numbers(self.scheme)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, packed, {describe_scheme(self.scheme)}, kernel: {self.kernel}"

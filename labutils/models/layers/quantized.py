@@ -10,7 +10,9 @@ from torch.nn import functional
 
 from labutils.arrays import affine
 from labutils.arrays.scheme import Scheme
+from labutils.models import opaque
 from labutils.models.layers.base import PER_CHANNEL, LinearBase, describe_scheme
+from labutils.models.linear import plain_linear
 
 Tensor = torch.Tensor
 
@@ -26,9 +28,9 @@ class QuantizedLinear(LinearBase):
     """
 
     def __init__(self, linear: nn.Linear, scheme: Scheme = PER_CHANNEL):
-        super().__init__(linear)
+        linear = plain_linear(linear)
+        super().__init__(linear, scheme)
         quantized = affine.quantize(linear.weight, scheme)
-        self.scheme = scheme
         self.register_buffer("codes", quantized.codes)
         self.register_buffer("scale", quantized.scale)
         self.register_buffer("zero_point", None if scheme.symmetric else quantized.zero_point)
@@ -41,10 +43,7 @@ class QuantizedLinear(LinearBase):
     @property
     def weight(self) -> Tensor:
         """The weight, dequantized: (out_features, in_features) in the dtype of `scale`."""
-        zero_point = 0 if self.zero_point is None else self.zero_point
-        return affine.dequantize(
-            affine.QuantizedArray(self.codes, self.scale, zero_point, self.scheme, self.scale.dtype)
-        )
+        return self._dequantized(self.scale.dtype)
 
     def memory_bytes(self) -> int:
         """Bytes of all buffers: codes, scales, zero points, bias."""
@@ -55,7 +54,10 @@ class QuantizedLinear(LinearBase):
         self.codes, self.scale, self.zero_point = other.codes, other.scale, other.zero_point
 
     def _multiply(self, rows: Tensor) -> Tensor:
-        return functional.linear(rows, self.weight.to(rows.dtype))
+        return functional.linear(rows, self._dequantized(rows.dtype))
+
+    def _dequantized(self, dtype: torch.dtype) -> Tensor:
+        return opaque.dequantize(self.codes, self.scale, self.zero_point, self.scheme, dtype)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> nn.Module:
         """`.half()` and other casts leave the scale alone: 16 bits would round it, and turn 1e-8 into 0."""

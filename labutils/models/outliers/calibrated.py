@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from labutils.models.conversion import linear_layers, quantize_model
+from labutils.models.conversion import quantize_model
+from labutils.models.linear import linear_layers
 
 Tensor = torch.Tensor
 

@@ -29,3 +29,22 @@ def require_maxima(input_max: Tensor, length: int) -> None:
         raise ValueError(f"input_max must be one number or have shape ({length},), got {tuple(input_max.shape)}")
     if not bool((input_max.isfinite() & (input_max >= 0)).all()):
         raise ValueError("input_max must hold finite magnitudes, from 0 on")
+
+
+def scaled(tensor: Tensor, factors: Tensor, name: str) -> Tensor:
+    """tensor * factors in the dtype of `tensor`; ValueError where its range does not hold the products.
+
+    >>> scaled(torch.tensor([100.0], dtype=torch.float16), torch.tensor([1000.0]), "the weight")
+    Traceback (most recent call last):
+    ValueError: the weight reaches 100000, and torch.float16 holds 6.1e-05 to 65504: convert the layer to float32 first
+    """
+    exact = tensor.detach().to(torch.float64) * factors.to(torch.float64)
+    info = torch.finfo(tensor.dtype)
+    peaks = exact.abs().amax(tuple(range(1, exact.ndim))) if exact.ndim > 1 else exact.abs()
+    for peak in (peaks.max(), peaks[peaks > 0].min() if bool((peaks > 0).any()) else peaks.max()):
+        if peak > info.max or 0 < peak < info.smallest_normal:
+            raise ValueError(
+                f"{name} reaches {peak:.6g}, and {tensor.dtype} holds {info.smallest_normal:.2g} to {info.max:.6g}: "
+                "convert the layer to float32 first"
+            )
+    return exact.to(tensor.dtype)

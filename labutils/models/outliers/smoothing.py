@@ -7,25 +7,29 @@ import copy
 import torch
 from torch import nn
 
-from labutils.models.outliers.channels import checked_scales
+from labutils.models.kept_dtypes import KeepsScales
+from labutils.models.linear import is_exactly, plain_linear
+from labutils.models.outliers.channels import checked_scales, scaled
 
 Tensor = torch.Tensor
 
 
-class Divide(nn.Module):
+class Divide(KeepsScales):
     """x / scales, channel by channel along the last axis.
 
     >>> Divide(torch.tensor([8.0, 2.0]))(torch.tensor([[16.0, -1.0]]))
     tensor([[ 2.0000, -0.5000]])
     """
 
+    scale_names = ("scales",)
+
     def __init__(self, scales: Tensor):
         super().__init__()
         self.register_buffer("scales", checked_scales(scales, None).clone())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., channels) -> (..., channels)."""
-        return x / self.scales.to(x.dtype)
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., channels) -> (..., channels), in the dtype of `input`."""
+        return (input / self.scales).to(input.dtype)
 
     def extra_repr(self) -> str:
         return f"{len(self.scales)}"
@@ -33,15 +37,14 @@ class Divide(nn.Module):
 
 def smooth_linear(linear: nn.Linear, scales: Tensor) -> nn.Sequential:
     """The reference of lab 08: see `labs.lab08.smooth_linear`."""
-    if not isinstance(linear, nn.Linear):
-        raise TypeError(f"expected an nn.Linear, got {type(linear).__name__}")
+    linear = plain_linear(linear)
     scales = checked_scales(scales, linear.in_features)
     return nn.Sequential(Divide(scales), _with_columns_times(linear, scales))
 
 
 def fold_division(before: nn.Module, scales: Tensor) -> nn.Module:
     """The reference of lab 08's stretch exercise: see `labs.lab08.fold_division`."""
-    if not isinstance(before, (nn.LayerNorm, nn.RMSNorm, nn.Linear)):
+    if not any(is_exactly(before, kind) for kind in (nn.LayerNorm, nn.RMSNorm, nn.Linear)):
         raise TypeError(
             f"a division folds into an nn.LayerNorm, nn.RMSNorm or nn.Linear, not into {type(before).__name__}: "
             "divide at the layer's input instead, with smooth_linear"
@@ -52,10 +55,10 @@ def fold_division(before: nn.Module, scales: Tensor) -> nn.Module:
         raise ValueError(f"the norm must act on the last axis alone, got {before}")
     scales = checked_scales(scales, len(before.weight))
     folded = copy.deepcopy(before)
-    with torch.no_grad():
-        folded.weight.div_(scales[:, None] if folded.weight.ndim == 2 else scales)  # a row, or one number, an output
-        if getattr(folded, "bias", None) is not None:
-            folded.bias.div_(scales)
+    each = scales[:, None] if folded.weight.ndim == 2 else scales  # a row, or one number, for each output
+    folded.weight.data = scaled(folded.weight, 1 / each.to(torch.float64), "the divided weight")
+    if getattr(folded, "bias", None) is not None:
+        folded.bias.data = scaled(folded.bias, 1 / scales.to(torch.float64), "the divided bias")
     return folded
 
 
@@ -78,6 +81,5 @@ def rescale(before: nn.Module, after: nn.Linear, factors: Tensor) -> tuple[nn.Mo
 
 def _with_columns_times(linear: nn.Linear, scales: Tensor) -> nn.Linear:
     changed = copy.deepcopy(linear)
-    with torch.no_grad():
-        changed.weight.mul_(scales)
+    changed.weight.data = scaled(changed.weight, scales, "the weight times the scales")
     return changed

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from labutils.arrays.inputs import positive_number
+from labutils.models.linear import plain_linear
 from labutils.models.outliers.channels import require_maxima
 from labutils.models.outliers.static import StaticInt8Linear
 
@@ -27,6 +28,7 @@ class SplitLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, input_max: Tensor, threshold: float = 6.0):
         super().__init__()
+        linear = plain_linear(linear)
         require_maxima(input_max, linear.in_features)
         if tuple(input_max.shape) != (linear.in_features,):
             raise ValueError(f"input_max must have shape ({linear.in_features},), got {tuple(input_max.shape)}")
@@ -42,8 +44,9 @@ class SplitLinear(nn.Module):
             rest.weight = nn.Parameter(linear.weight.detach()[:, ~outlier], requires_grad=False)
             self.regular = StaticInt8Linear(rest, input_max[~outlier])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) floats -> (..., out_features)."""
+        x = input
         y = functional.linear(x[..., self.channels], self.weight, self.bias)
         return y if self.regular is None else y + self.regular(x[..., self.others])
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
 from labutils.arrays import affine
 from labutils.arrays.scheme import PerAxis, PerTensor, Scheme
+from labutils.models.kept_dtypes import KeepsScales
 from labutils.models.layers import PER_CHANNEL, Int8Linear
+from labutils.models.linear import plain_linear
 from labutils.models.outliers.channels import require_maxima
+from labutils.models.saved_form import scheme_numbers
 
 Tensor = torch.Tensor
 
 
-class StaticInt8Linear(Int8Linear):
+class StaticInt8Linear(KeepsScales, Int8Linear):
     """Integers by integers, and one scale for all activations, fixed before the first of them comes (W8A8, static).
 
     >>> layer = StaticInt8Linear(nn.Linear(512, 256), input_max=torch.tensor(6.35))
@@ -29,7 +30,10 @@ class StaticInt8Linear(Int8Linear):
     A row of `x` that holds NaN or Inf comes out NaN.
     """
 
+    scale_names = ("input_scale",)
+
     def __init__(self, linear: nn.Linear, input_max: Tensor, scheme: Scheme = PER_CHANNEL):
+        linear = plain_linear(linear)
         super().__init__(linear)
         if scheme.num_bits > 8 or not scheme.symmetric or scheme.granularity not in (PerAxis(0), PerTensor()):
             raise ValueError(f"scheme must be symmetric, of 2 to 8 bits, with PerAxis(0) or PerTensor(), got {scheme}")
@@ -46,19 +50,20 @@ class StaticInt8Linear(Int8Linear):
         """The layer with `linear`'s weight in 8 bits; `linear` stays as it is."""
         return cls(linear, input_max)
 
-    def _multiply(self, rows: Tensor) -> Tensor:
+    def _exact(self, rows: Tensor) -> Tensor:
         limit = self.scheme.quant_max
-        rows = rows.detach().to(torch.float32)
+        rows = rows.to(torch.float32)
         spoilt = rows.abs().amax(1, keepdim=True) * 0  # 0, or NaN where a row holds NaN or Inf: integers cannot say so
         codes = (rows / self.input_scale).round_().clamp_(-limit, limit).nan_to_num_().add_(128).to(torch.uint8)
         return self._weights.multiply(codes, zero_point=128).mul_(self.input_scale).add_(spoilt)
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> nn.Module:
-        """`.half()` and its like go past the scale, as they do in the other integer layers."""
-        scale = self.input_scale
-        super()._apply(fn, recurse)
-        self.input_scale = scale.to(self.input_scale.device)
-        return self
+    def _smooth(self, rows: Tensor) -> Tensor:
+        """No gradient reaches what is clamped."""
+        limit = self.scheme.quant_max * self.input_scale
+        return super()._smooth(rows.clamp(-limit, limit))
+
+    def _form(self) -> list[int]:
+        return scheme_numbers(self.scheme)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.scheme.num_bits} bits, one activation scale"

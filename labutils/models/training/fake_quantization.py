@@ -27,13 +27,15 @@ class FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor, quant_min: int, quant_max: int) -> torch.Tensor:
-        v = x / scale
+        work = torch.promote_types(torch.promote_types(x.dtype, scale.dtype), torch.float32)
+        v = x.to(work) / scale.to(work)
         clamped = v.clamp(quant_min, quant_max)
         q = clamped.round()  # the limits are whole numbers: clamp and round may change places
         within = clamped == v
-        ctx.quant_max, ctx.scale_shape = quant_max, scale.shape
+        ctx.quant_max, ctx.scale_shape, ctx.scale_dtype = quant_max, scale.shape, scale.dtype
         ctx.save_for_backward(within, *([v, q] if ctx.needs_input_grad[1] else []))
-        return q * scale
+        largest = torch.finfo(x.dtype).max
+        return (q * scale.to(work)).clamp_(-largest, largest).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple:
@@ -44,6 +46,7 @@ class FakeQuantize(torch.autograd.Function):
             each = grad * torch.where(within, q - v, q)
             share = v.numel() / math.prod(ctx.scale_shape)  # elements to a scale
             to_scale = each.sum_to_size(ctx.scale_shape) / math.sqrt(share * ctx.quant_max)
+            to_scale = to_scale.to(ctx.scale_dtype)
         return grad * within, to_scale, None, None
 
 
@@ -59,10 +62,15 @@ def fake_quantize_ste(x: torch.Tensor, scale: torch.Tensor, num_bits: int = 8) -
     tensor([1., 1., 1., 0.])
 
     `scale` broadcasts over `x`; where it requires a gradient it gets LSQ's. The gradient to `x` is 1 where x / scale
-    lies in [-2^(b-1), 2^(b-1) - 1], and 0 beyond. Values are those of `affine.fake_quantize` to the bit.
+    lies in [-2^(b-1), 2^(b-1) - 1], and 0 beyond. Values are those of `affine.fake_quantize` to the bit: 16-bit floats
+    are computed in float32, and come back as they were. ValueError for a scale that is not positive.
     """
     scheme = Scheme(num_bits)
-    return FakeQuantize.apply(x, torch.as_tensor(scale, dtype=x.dtype), scheme.quant_min, scheme.quant_max)
+    if not isinstance(scale, torch.Tensor):
+        scale = torch.as_tensor(scale, dtype=torch.promote_types(x.dtype, torch.float32))
+    if not bool((scale > 0).all()):
+        raise ValueError("scale must be positive everywhere")
+    return FakeQuantize.apply(x, scale, scheme.quant_min, scheme.quant_max)
 
 
 def best_weight_scale(weight: torch.Tensor, num_bits: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +37,8 @@ def train(
     [None, None, None, None, None]
 
     The same seed gives the same weights. One thread computes: batches of small images are not worth sharing, and sums
-    then have one order. A progress bar runs on stdout.
+    then have one order. A learned scale falls to a tenth in one step at most, so it stays positive. A progress bar runs
+    on stdout.
     """
     scales = [p for name, p in model.named_parameters() if name.endswith("_scale") and p.requires_grad]
     known = set(map(id, scales))
@@ -55,10 +56,18 @@ def train(
                 loss = functional.cross_entropy(model(images[batch]), labels[batch])
                 optimizer.zero_grad()
                 loss.backward()
+                before = [scale.detach().clone() for scale in scales]
                 optimizer.step()
+                _keep_positive(scales, before)
                 schedule.step()
                 progress.update()
             model.eval()
             if measure:
                 measured.append(measure(model))
     return measured
+
+
+@torch.no_grad()
+def _keep_positive(scales: Sequence[torch.Tensor], before: Sequence[torch.Tensor]) -> None:
+    for scale, old in zip(scales, before):
+        scale.copy_(torch.maximum(scale, old / 10))

@@ -11,20 +11,25 @@ from torch import nn
 from labutils.arrays import affine
 from labutils.arrays.inputs import bit_width
 from labutils.arrays.scheme import Scheme
-from labutils.models.observation import watch_inputs
-from labutils.models.replacement import replaced_copy
+from labutils.models.kept_dtypes import KeepsScales
+from labutils.models.linear import is_exactly
+from labutils.models.observation import in_eval_mode, watch_inputs
+from labutils.models.replacement import HOOKS, replaced_copy
+from labutils.models.saved_form import SavesBits
 from labutils.models.training.fake_quantization import best_weight_scale, fake_quantize_ste
 
 KINDS = (nn.Linear, nn.Conv2d)
 
 
-class FakeQuantizedLayer(nn.Module):
+class FakeQuantizedLayer(KeepsScales, SavesBits):
     """A linear or convolution layer whose weight and input go through fake quantization on every call.
 
     layer           the float layer: its weight is what the optimizer moves
     weight_scale    one for each output channel, shaped to broadcast over the weight
     input_scale     one
     """
+
+    scale_names = ("weight_scale", "input_scale")
 
     def __init__(
         self,
@@ -42,9 +47,20 @@ class FakeQuantizedLayer(nn.Module):
         self.input_scale = nn.Parameter(input_scale, requires_grad=learn_scales)
         self.fake_quantize = fake_quantize
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight = self.fake_quantize(self.layer.weight, self.weight_scale, self.num_bits)
-        x = self.fake_quantize(x, self.input_scale, self.activation_bits)
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight on its grid."""
+        return self.fake_quantize(self.layer.weight, self.weight_scale, self.num_bits)
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The bias, in float."""
+        return self.layer.bias
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """What the layer computes of an input and a weight on their grids."""
+        weight = self.weight
+        x = self.fake_quantize(input, self.input_scale, self.activation_bits)
         return torch.func.functional_call(self.layer, {"weight": weight}, (x,))
 
     def extra_repr(self) -> str:
@@ -79,17 +95,37 @@ def prepare(
     norms = [name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if norms:
         raise ValueError(f"fold batch norm into the layer before it first; not folded: {', '.join(norms)}")
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, KINDS)}
-    if not layers:
-        raise ValueError(f"{type(model).__name__} has no {' or '.join(kind.__name__ for kind in KINDS)}")
+    layers = _layers(model)
     largest = _largest_inputs(model, layers, inputs)
     replacements = {}
     for name, layer in layers.items():
         scale, _ = affine.choose_qparams(largest[name], Scheme(activation_bits))
         replacements[layer] = FakeQuantizedLayer(
-            copy.deepcopy(layer), scale, num_bits, activation_bits, learn_scales, fake_quantize
+            _copied(layer), scale, num_bits, activation_bits, learn_scales, fake_quantize
         )
     return replaced_copy(model, replacements)
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Name -> layer to be fake-quantized; ValueError for none, and for a weight that no optimizer would move."""
+    layers = {name: layer for name, layer in model.named_modules() if any(is_exactly(layer, kind) for kind in KINDS)}
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no {' or '.join(kind.__name__ for kind in KINDS)}")
+    for name, layer in layers.items():
+        if "weight" not in layer._parameters:
+            raise ValueError(
+                f"{name}: its weight is recomputed at each call, by a parametrization or pruning, which would undo "
+                "fake quantization: make it permanent first (remove_parametrizations, prune.remove)"
+            )
+    return layers
+
+
+def _copied(layer: nn.Module) -> nn.Module:
+    """A copy without hooks, which `replaced_copy` puts on what is around it."""
+    copied = copy.deepcopy(layer)
+    for hooks in HOOKS:
+        getattr(copied, hooks).clear()
+    return copied
 
 
 def _largest_inputs(model: nn.Module, layers: Mapping[str, nn.Module], inputs: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -100,10 +136,11 @@ def _largest_inputs(model: nn.Module, layers: Mapping[str, nn.Module], inputs: t
         peak = x.abs().max()
         largest[name] = torch.maximum(peak, largest.get(name, peak))
 
-    was_training = model.training
-    try:
-        with torch.no_grad(), watch_inputs(layers, note):
-            model.eval()(inputs)
-    finally:
-        model.train(was_training)
+    with torch.no_grad(), in_eval_mode(model), watch_inputs(layers, note):
+        model(inputs)
+    if idle := [name for name in layers if name not in largest]:
+        raise ValueError(
+            f"{', '.join(idle)}: nothing entered there while the model saw `inputs`, so the scale of the input is "
+            "unknown: give inputs that reach every layer"
+        )
     return largest
