@@ -62,8 +62,9 @@ def left_in_float(
         for name, layer in layers.items()
         if layer in tied and name not in named
     }
+    inside = {part for layer in (*layers.values(), *replaced) for part in layer.modules()}  # parametrizations, too
     for name, module in model.named_modules():
-        if isinstance(module, NOT_LINEAR) or is_exactly(module, nn.Linear) or module in replaced:
+        if isinstance(module, NOT_LINEAR) or module in inside:
             continue
         if any(w.ndim > 1 and w.numel() >= smallest for w in module.parameters(recurse=False)):
             kind = type(module).__name__

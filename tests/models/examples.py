@@ -8,11 +8,12 @@ from labutils.arrays.scheme import PerAxis, PerGroup, Scheme
 from labutils.models.layers import Int8Linear, PackedLinear
 
 CHANNELS = Scheme(8, granularity=PerAxis(0))
+GROUPS = Scheme(4, granularity=PerGroup(32))
 CONVERTS = {
     "8 bits per channel": CHANNELS,
     "8 bits per tensor, asymmetric": Scheme(8, symmetric=False),
     "12 bits": Scheme(12, granularity=PerAxis(0)),
-    "4 bits in groups": Scheme(4, granularity=PerGroup(32)),
+    "4 bits in groups": GROUPS,
     "4 bits in groups, asymmetric": Scheme(4, symmetric=False, granularity=PerGroup(32)),
     "3 bits per channel": Scheme(3, granularity=PerAxis(0)),
     "8 bits packed": lambda layer: PackedLinear(layer, Scheme(8, symmetric=False, granularity=PerGroup(16))),
@@ -34,3 +35,12 @@ def inputs(*shape, seed=1):
 def layer(in_features=64, out_features=48, bias=True, dtype=torch.float32, seed=0):
     torch.manual_seed(seed)
     return nn.Linear(in_features, out_features, bias=bias).to(dtype)
+
+
+def encoder_layer(width=64):
+    torch.manual_seed(0)
+    return nn.TransformerEncoderLayer(width, 2, width, batch_first=True).eval()
+
+
+def relative_error(found, expected):
+    return float((found - expected).float().norm() / expected.float().norm())

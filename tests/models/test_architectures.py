@@ -21,6 +21,7 @@ from labutils.models.conversion import quantize_model
 from labutils.models.left_in_float import LeftInFloatWarning
 from labutils.models.linear import linear_layers
 from tests.models.architectures import ARCHITECTURES, build, output
+from tests.models.examples import relative_error
 
 CONVERTS = {"8 bits": Scheme(8, granularity=PerAxis(0)), "W8A8": Int8Linear, "6 bits": Scheme(6, False, PerGroup(16))}
 # What quantize_model says stays in float; nothing else does.
@@ -37,10 +38,6 @@ UNCHANGED = {"GPT-2"}  # nothing in it is an nn.Linear that could be quantized
 # What cannot be done, and the words in which that is refused.
 REFUSED = {("smooth", "T5"): (AttributeError, "'Sequential' object has no attribute 'weight'")}
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
-
-
-def relative_error(found, expected):
-    return float((found - expected).float().norm() / expected.float().norm())
 
 
 def quantized(made, convert=CONVERTS["8 bits"]):
@@ -141,7 +138,9 @@ def test_smoothing_changes_no_answer(name):
         return outliers.smooth_linear(linear, smooth_scales(input_max, linear.weight.detach()))
 
     assert seen.maxima.keys() == linear_layers(made).keys()
-    changed = outliers.replace_linears(made, seen.maxima, smoothed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LeftInFloatWarning)
+        changed = outliers.replace_linears(made, seen.maxima, smoothed)
     if ("smooth", name) in REFUSED:
         error, says = REFUSED["smooth", name]
         with pytest.raises(error, match=says):

@@ -147,7 +147,7 @@ MEASURED = {
 
 @pytest.fixture(scope="module")
 def sentences(trained):
-    texts = calibration_sentences()[:64]
+    texts = calibration_sentences()[:48]
     return texts, trained.encode(texts)
 
 
@@ -159,7 +159,7 @@ def test_minilm_keeps_as_much_as_others_have_measured(scheme, cosine, trained, s
 
 
 def test_minilm_in_integers_finds_the_same_answers_but_for_one_question(trained):
-    asked, answers = zip(*questions())
+    asked, answers = zip(*questions()[::2])
     encoders = [trained, trained.with_model(quantize_model(trained.model, Int8Linear))]
     found = [retrieval_at_1(encoder.encode(asked), encoder.encode(answers)) for encoder in encoders]
     assert abs(found[0] - found[1]) <= 1.01 / len(asked)

@@ -12,7 +12,7 @@ from torch import nn
 from labutils.arrays.scheme import PerAxis, Scheme
 from labutils.models.conversion import quantize_model
 from labutils.models.sensitivity import allocate_bits, layer_sensitivity
-from tests.models.examples import inputs
+from tests.models.examples import GROUPS, inputs, layer, relative_error
 
 
 def test_the_layer_that_matters_most_comes_first():
@@ -28,6 +28,14 @@ def test_the_layer_that_matters_most_comes_first():
     assert falls.keys() == {"0", "1", "2"}
     alone = quantize_model(original, Scheme(4, granularity=PerAxis(0)), skip=["1", "2"])
     assert falls["0"] == pytest.approx(float((alone(x) - expected).norm()))
+
+
+def test_a_layer_in_two_places_is_measured_once():
+    shared = layer(8, 8)
+    float_model = nn.Sequential(shared, nn.ReLU(), shared)
+    x = inputs(9, 8)
+    falls = layer_sensitivity(float_model, lambda m: -relative_error(m(x), float_model(x)), GROUPS)
+    assert falls.keys() == {"0"} and falls["0"] > 0
 
 
 @given(st.integers(1, 5), st.integers(0, 2**32 - 1), st.floats(2, 8))

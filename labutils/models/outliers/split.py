@@ -46,9 +46,8 @@ class SplitLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) floats -> (..., out_features)."""
-        x = input
-        y = functional.linear(x[..., self.channels], self.weight, self.bias)
-        return y if self.regular is None else y + self.regular(x[..., self.others])
+        y = functional.linear(input[..., self.channels], self.weight, self.bias)
+        return y if self.regular is None else y + self.regular(input[..., self.others])
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, {len(self.channels)} channels in float"

@@ -6,7 +6,7 @@ from torch import nn
 from labutils import data
 
 
-def images_and_labels(count=200):
+def images_and_labels(count=128):
     images, labels = data.digits("train")
     return torch.from_numpy(images[:count]), torch.from_numpy(labels[:count])
 
