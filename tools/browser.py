@@ -1,4 +1,4 @@
-"""Jupyter in a real, headless browser: for the browser tests and for the README's pictures.
+"""Open notebooks in Jupyter in a headless browser, for the browser tests and the README's pictures.
 
 >>> with notebook_in_browser(Path("notebooks/01_fundamentals.ipynb")) as notebook:
 ...     notebook.run_all()
@@ -28,11 +28,11 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--no-first-run",
 ]  # fmt: skip
-APPLICATIONS = {  # module, its application class, and where in it a notebook is
+APPLICATIONS = {  # module, application class, path of a notebook's page
     "lab": ("jupyterlab", "LabApp", "lab/workspaces/{0.stem}/tree/{0.name}"),
     "notebook": ("notebook", "JupyterNotebookApp", "notebooks/{0.name}"),
 }
-# The one picture that a notebook takes from elsewhere: here it is an empty one, since tests do not reach out.
+# The only picture that a notebook loads from the network is replaced with an empty one.
 BADGE, EMPTY = "**/colab-badge.svg", '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"/>'
 
 
@@ -43,7 +43,7 @@ def find_browser() -> str | None:
 
 @contextlib.contextmanager
 def notebook_in_browser(source: Path, dark: bool = False, size: tuple[int, int] = (1280, 900)) -> Iterator[Notebook]:
-    """A copy of the notebook `source`, open in JupyterLab in a browser window, its kernel ready."""
+    """Open a copy of the notebook `source` in JupyterLab, and wait until its kernel is ready."""
     with jupyter_in_browser(source, dark=dark, size=size) as jupyter, jupyter.open(source) as notebook:
         yield notebook
 
@@ -52,7 +52,7 @@ def notebook_in_browser(source: Path, dark: bool = False, size: tuple[int, int] 
 def jupyter_in_browser(
     *sources: Path, application: str = "lab", dark: bool = False, size: tuple[int, int] = (1280, 900)
 ) -> Iterator[Jupyter]:
-    """A server with copies of the notebooks `sources`, and a browser to open them in, one after another.
+    """Start a server with copies of the notebooks `sources`, and a browser in which to open them.
 
     `application` is "lab", JupyterLab, or "notebook", Notebook 7.
     """
@@ -67,7 +67,7 @@ def jupyter_in_browser(
 
 @contextlib.contextmanager
 def _server(scratch: Path, sources: tuple[Path, ...], application: str, dark: bool) -> Iterator[str]:
-    """A server of our own on the loopback address, with settings and progress of its own: a pattern of addresses."""
+    """Start a server on the loopback address, with its own settings and progress; yield its address as a pattern."""
     work = scratch / "work"
     work.mkdir()
     for source in sources:
@@ -105,6 +105,7 @@ def _server(scratch: Path, sources: tuple[Path, ...], application: str, dark: bo
 
 
 def _wait_for(address: str, process: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+    """Wait until the server answers; RuntimeError with the end of its log if it does not."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if process.poll() is not None:
@@ -125,11 +126,11 @@ class Jupyter:
 
     @contextlib.contextmanager
     def open(self, source: Path) -> Iterator[Notebook]:
-        """The copy of `source` in a window of its own, its kernel ready."""
+        """Open the copy of `source` in a new window, and wait until its kernel is ready."""
         page = self._browser.new_page(**self._window)
         page.route(BADGE, lambda route: route.fulfill(content_type="image/svg+xml", body=EMPTY))
         complaints: list[str] = []
-        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(self._address.format(source))
         yield Notebook(page, source, self._application, complaints)
@@ -138,11 +139,11 @@ class Jupyter:
 
 
 class Notebook:
-    """A notebook open in a browser. Cells are found by a piece of their source.
+    """A notebook open in a browser. Its methods find a cell by a piece of its source.
 
-    source       what it is a copy of
+    source       path of the notebook of which this is a copy
     application  "lab" or "notebook"
-    complaints   what the page has written to the browser's console as an error
+    complaints   errors in the browser's console so far
     """
 
     def __init__(self, page: Page, source: Path, application: str, complaints: list[str]):
@@ -154,7 +155,7 @@ class Notebook:
             "() => window.jupyterapp.shell.currentWidget.sessionContext?.session?.kernel?.status === 'idle'",
             timeout=90_000,
         )
-        page.evaluate(  # what the kernel was asked, and has not finished yet
+        page.evaluate(  # window.asked: the requests to the kernel that it has not finished
             """() => {
                 const asked = window.asked = new Map();
                 window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.anyMessage.connect(
@@ -169,7 +170,7 @@ class Notebook:
         )
 
     def run_all(self, seconds: float = 600) -> None:
-        """Run every cell, and wait for the last one. A cell that raises ends it."""
+        """Run every cell and wait for the last one. It stops at a cell that raises."""
         self.page.evaluate(
             """() => {
                 window.ran = false;
@@ -180,7 +181,7 @@ class Notebook:
         self.settle()
 
     def settle(self, seconds: float = 120) -> None:
-        """Wait until the kernel has done all that it was asked, and for 50 ms nothing more is asked."""
+        """Wait until the kernel has finished all requests, and has had no new one for 50 ms."""
         self.page.evaluate("() => window.spoken = performance.now()")
         still = "() => !window.asked.size && performance.now() - window.spoken > 50"
         try:
@@ -190,7 +191,7 @@ class Notebook:
             raise RuntimeError(f"after {seconds} seconds the kernel had not done what it was asked: {asked}") from None
 
     def cells(self) -> list[dict]:
-        """Every code cell: index, source, whether it is folded, execution count, and outputs as in the file."""
+        """Every code cell: index, source, whether its source is folded, execution count, and outputs as in the file."""
         return self.page.evaluate(
             """() => window.jupyterapp.shell.currentWidget.content.widgets.map(({model, inputHidden}, index) => (
                 {index, type: model.type, source: model.sharedModel.source, folded: inputHidden,
@@ -199,7 +200,7 @@ class Notebook:
         )
 
     def index_of(self, piece: str) -> int:
-        """The index of the code cell whose source is `piece`, or else of the first that holds it."""
+        """The index of the code cell whose source is `piece`, or else of the first that contains it."""
         sources = {cell["index"]: cell["source"] for cell in self.cells()}
         exact = (index for index, source in sources.items() if source == piece)
         return next(exact, None) or next(index for index, source in sources.items() if piece in source)
@@ -227,7 +228,7 @@ class Notebook:
         )
 
     def output(self, piece: str | int) -> Locator:
-        """The output area of a cell, scrolled into view. A cell may also be named by its index."""
+        """The output area of a cell, scrolled into view. `piece` may also be the cell's index."""
         index = piece if isinstance(piece, int) else self.index_of(piece)
         self.page.evaluate(
             "(index) => window.jupyterapp.shell.currentWidget.content.scrollToItem(index, 'start')", index
@@ -241,5 +242,5 @@ class Notebook:
     def screenshot(self, piece: str | int, path: Path | str) -> None:
         """Save a picture of a cell's output."""
         area = self.output(piece).locator(".jp-OutputArea").first
-        self.page.wait_for_timeout(400)  # images decode after they are attached
+        self.page.wait_for_timeout(400)  # an image is decoded after it is in the page
         area.screenshot(path=str(path))

@@ -4,9 +4,9 @@
     python tools/build_course.py 01         build the lessons whose names begin with 01
     python tools/build_course.py --check    build nothing; exit 1 and list what is stale
 
-A lesson is a jupytext py:percent file. What can be derived is not written in it: links and the Colab cell come from the
-lesson's name and pyproject.toml, nbgrader's metadata from the solution markers and the table of exercises, cell ids
-from the cells' text. Building twice gives the same bytes.
+A lesson is a jupytext py:percent file. The rest is derived: links and the Colab cell from the lesson's name and
+pyproject.toml, nbgrader's metadata from the solution markers and the table of exercises, cell ids from the cells' text.
+Building twice gives the same bytes.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def lessons() -> list[Path]:
 
 
 def read(path: Path) -> NotebookNode:
-    """A lesson as a notebook with its solutions, links, metadata and stable ids, not yet executed."""
+    """Return a lesson as a notebook with solutions, links, metadata and stable cell ids, not yet executed."""
     notebook = jupytext.read(path, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(KERNEL)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -88,12 +88,12 @@ def read(path: Path) -> NotebookNode:
 
 
 def source_url() -> str:
-    """The one address of the project, [project.urls] Source in pyproject.toml."""
+    """The project's address: [project.urls] Source in pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Source"]
 
 
 def links(path: Path) -> str:
-    """The Colab badge, and the lessons before and after."""
+    """Markdown of the Colab badge and of links to the previous and the next lesson."""
     repository = source_url().removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{path.stem}.ipynb"
     badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})"
@@ -114,6 +114,7 @@ def heading(path: Path) -> str:
 
 
 def setup() -> str:
+    """Source of the first code cell, which installs the course on Colab."""
     return (
         "# On Colab this installs the course's package; where it is installed already, it does nothing.\n"
         "from importlib.util import find_spec\n\n"
@@ -125,7 +126,7 @@ def setup() -> str:
 
 
 def grade(cell: NotebookNode, path: Path) -> None:
-    """Give a cell nbgrader's metadata: solution cells by their markers, graded cells by their `check(...)`."""
+    """Add nbgrader's metadata to solution cells, which have the markers, and to graded cells, `check(...)`."""
     if cell.cell_type != "code":
         return
     name = points = None
@@ -147,14 +148,14 @@ def grade(cell: NotebookNode, path: Path) -> None:
 
 
 def fold_answer(cell: NotebookNode) -> None:
-    """Fold the code of a prediction, in JupyterLab and in Colab: it holds the answer."""
+    """Fold the source of a prediction in JupyterLab and in Colab, because it contains the answer."""
     if cell.cell_type == "code" and PREDICT.search(cell.source):
         cell.source = f"# @title Guess first: this cell holds the answer\n{cell.source}"
         cell.metadata.update({"jupyter": {"source_hidden": True}, "cellView": "form"})
 
 
 def student_version(lesson: NotebookNode) -> NotebookNode:
-    """The lesson with nbgrader's stub in place of every solution, and nothing executed."""
+    """Return the lesson with nbgrader's stub in place of every solution, not executed."""
     from nbgrader.preprocessors import ClearSolutions
 
     notebook, _ = ClearSolutions().preprocess(copy.deepcopy(lesson), {})
@@ -165,7 +166,7 @@ def student_version(lesson: NotebookNode) -> NotebookNode:
 
 
 def require_models(lesson: NotebookNode, path: Path) -> None:
-    """Refuse to store a solution with the numbers of a stand-in: cells tagged `minilm` are MiniLM's."""
+    """SystemExit if a cell is tagged `minilm` and MiniLM's weights are missing, as the solution needs its numbers."""
     if any("minilm" in cell.metadata.get("tags", []) for cell in lesson.cells):
         try:
             minilm.find()
@@ -174,7 +175,7 @@ def require_models(lesson: NotebookNode, path: Path) -> None:
 
 
 def executed(lesson: NotebookNode) -> NotebookNode:
-    """The lesson run from top to bottom; explorers keep their picture and lose the widget that needs a kernel."""
+    """Return the lesson with outputs. Of an explorer the picture is kept, and not the widget, which needs a kernel."""
     from nbclient import NotebookClient
 
     notebook = copy.deepcopy(lesson)
@@ -195,21 +196,21 @@ def executed(lesson: NotebookNode) -> NotebookNode:
                 raise SystemExit(f"a solution cell writes to stderr:\n{cell.source}\n\n{output.text}")
             output.get("data", {}).pop(WIDGET_VIEW, None)
         if cell.cell_type == "code":
-            varies = "nbval-ignore-output" in cell.metadata.get("tags", [])  # from machine to machine: not stored
+            varies = "nbval-ignore-output" in cell.metadata.get("tags", [])  # with the machine, so it is not stored
             cell.outputs = [] if varies else joined(cell.outputs)
     notebook.metadata = nbformat.from_dict(KERNEL)
     return notebook
 
 
 def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Printed text in one piece: how a kernel cuts it up depends on the machine's mood."""
-    kept: list[NotebookNode] = []
+    """Join consecutive pieces of printed text, which a kernel splits at random."""
+    result: list[NotebookNode] = []
     for output in outputs:
-        if kept and output.output_type == "stream" and kept[-1].get("name") == output.name:
-            kept[-1].text += output.text
+        if result and output.output_type == "stream" and result[-1].get("name") == output.name:
+            result[-1].text += output.text
         else:
-            kept.append(output)
-    return kept
+            result.append(output)
+    return result
 
 
 def write(notebook: NotebookNode, path: Path) -> None:
@@ -223,9 +224,9 @@ def text_of(notebook: NotebookNode) -> str:
 
 
 def find_stale(root: Path) -> list[str]:
-    """What is not in step: built files that differ from their lesson, that are missing, or that have none.
+    """List the built files that differ from their lesson, are missing, or have no lesson.
 
-    A solution counts by its cells; that its outputs still hold is for nbval to say.
+    Of solutions only the cells are compared; nbval tests their outputs.
     """
     stale = []
     built = {kind: {p.stem for p in (root / kind).glob("*.ipynb")} for kind in ("notebooks", "solutions")}

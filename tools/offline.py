@@ -1,9 +1,9 @@
-"""Run a command where there is no network, only this machine's own loopback: python tools/offline.py COMMAND ...
+"""Run a command without a network, except for this machine's loopback: python tools/offline.py COMMAND ...
 
     python tools/offline.py make test
 
-Linux only. The command, and all that it starts, lives in a network namespace of its own; root makes one at once,
-others inside a user namespace, where the system allows that. Without a COMMAND: exit 0 if it can be done, 1 if not.
+Linux only. The command and everything it starts run in a new network namespace; users other than root need a new user
+namespace for that, which the system may not allow. Without a COMMAND: exit 0 if it is possible here, 1 if not.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 
 
 def leave_the_network() -> None:
-    """Move this process to a namespace that holds nothing but loopback; OSError where that is not allowed."""
+    """Move this process to a network namespace with nothing but loopback; OSError where that is not allowed."""
     user, group = os.getuid(), os.getgid()
     if user == 0:
         unshare(CLONE_NEWNET)
@@ -34,7 +34,7 @@ def leave_the_network() -> None:
 
 
 def unshare(flags: int) -> None:
-    """os.unshare, which Python has only since 3.12."""
+    """As os.unshare, which is new in Python 3.12."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(flags):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -43,7 +43,7 @@ def unshare(flags: int) -> None:
 if __name__ == "__main__":
     try:
         leave_the_network()
-    except (OSError, AttributeError) as error:  # no such call elsewhere than on Linux
+    except (OSError, AttributeError) as error:  # AttributeError: only Linux has the call
         sys.exit(f"No namespace without a network can be made here: {error}")
     if sys.argv[1:]:
         os.execvp(sys.argv[1], sys.argv[1:])

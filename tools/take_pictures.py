@@ -1,4 +1,4 @@
-"""The README's pictures, taken of the real thing: JupyterLab in a browser, a slider dragged, a mistake made.
+"""Take the README's pictures in JupyterLab: an explorer after a drag, and the check of a wrong answer.
 
 python tools/take_pictures.py        writes pictures/explorer.png and pictures/check.png
 """
@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 from tools.browser import Notebook, notebook_in_browser  # noqa: E402
 
-MISTAKEN = '''def quantize_symmetric(x, num_bits=8):
+TRUNCATES = '''def quantize_symmetric(x, num_bits=8):
     """Return (q, scale): the integer codes of x, and the one scale they share."""
     quant_max = 2 ** (num_bits - 1) - 1
     scale = np.abs(x).max() / quant_max
@@ -22,7 +22,7 @@ MISTAKEN = '''def quantize_symmetric(x, num_bits=8):
 
 def main() -> None:
     with notebook_in_browser(ROOT / "notebooks" / "01_fundamentals.ipynb", size=(1180, 900)) as notebook:
-        notebook.page.keyboard.press("Control+b")  # the file browser takes room
+        notebook.page.keyboard.press("Control+b")  # closes the file browser
         notebook.run_all()
         drag_explorer(notebook)
         notebook.screenshot("explorer", ROOT / "pictures" / "explorer.png")
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def drag_explorer(notebook: Notebook) -> None:
-    """The outlier slider, from the keyboard, to about three times the largest weight."""
+    """Move the outlier slider to about three times the largest weight, with the keyboard."""
     notebook.output("explorer").locator(".noUi-handle").nth(1).focus()
     for _ in range(4):
         notebook.page.keyboard.press("ArrowRight")
@@ -39,8 +39,8 @@ def drag_explorer(notebook: Notebook) -> None:
 
 
 def make_a_mistake(notebook: Notebook) -> None:
-    """Truncate where one should round, and have it checked."""
-    notebook.write("def quantize_symmetric", MISTAKEN)
+    """Write a function that truncates where it should round, and check it."""
+    notebook.write("def quantize_symmetric", TRUNCATES)
     notebook.run("def quantize_symmetric")
     notebook.run("check(quantize_symmetric)")
 

@@ -1,9 +1,9 @@
 """Train the digits network that ships with the course, fold its batch norm, and write it to one safetensors file.
 
     python tools/train_digits.py            # about a minute on two cores
-    python tools/train_digits.py --check    # train again: does the shipped accuracy come out?
+    python tools/train_digits.py --check    # train again, and compare the accuracy with that of the shipped file
 
-Only the training split is trained on, and the last epoch is kept: the test split chooses nothing.
+It trains on the training split and keeps the last epoch, so that the test split influences nothing.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SAME_ACCURACY = 0.01  # two standard errors of an accuracy of 98.5% on 540 image
 
 
 def float_network():
-    """The network of ARCHITECTURE in torch, batch norm not yet folded."""
+    """The network of ARCHITECTURE in torch, before its batch norm is folded."""
     layers, channels = nn.Sequential(), IMAGE_SHAPE[0]
     for name, (_, shape) in ARCHITECTURE.items():
         layers.add_module(name.replace(".", "_"), _layer(channels, shape))
@@ -44,7 +44,7 @@ def _layer(channels, shape):
 
 
 def shifted(images, generator):
-    """Each image moved by -1, 0 or 1 pixels in both directions, what moves in is black. (N, C, H, W) -> the same"""
+    """Shift each image by -1, 0 or 1 pixels in both directions, and fill with black. (N, C, H, W) -> (N, C, H, W)"""
     n, _, h, w = images.shape
     padded = nn.functional.pad(images, (1, 1, 1, 1))
     top, left = torch.randint(3, (2, n, 1, 1), generator=generator)
@@ -65,7 +65,7 @@ def train(epochs, seed):
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
     progress = tqdm(range(epochs), unit="epoch")
     for _ in progress:
-        # A last short batch would give batch norm noisy statistics: it is left out.
+        # The last, short batch is left out, because it would give batch norm noisy statistics.
         for batch in torch.randperm(len(images), generator=generator).split(BATCH)[: len(images) // BATCH]:
             logits = network(shifted(images[batch], generator))
             loss = nn.functional.cross_entropy(logits, labels[batch])
@@ -78,10 +78,10 @@ def train(epochs, seed):
 
 
 def fold(network):
-    """Weights and biases of the same network without batch norm: name -> float32 array.
+    """Fold batch norm into the convolutions, and return weights and biases: name -> float32 array.
 
-    Batch norm after training is y = gamma * (conv(x) - mean) / sqrt(var + eps) + beta, a scale and a shift of each
-    channel, which the convolution before it can carry (Jacob et al., 2018, arXiv:1712.05877, equation 14).
+    Batch norm after training is y = gamma * (conv(x) - mean) / sqrt(var + eps) + beta, a scale and a shift per channel,
+    which can be moved into the convolution before it (Jacob et al., 2018, arXiv:1712.05877, equation 14).
     """
     weights = {}
     for name, (_, shape) in ARCHITECTURE.items():
@@ -98,7 +98,7 @@ def _folded(conv, norm):
 
 
 def trained(epochs, seed):
-    """The folded network, which NumPy runs, after making sure that it still is the one that torch trained."""
+    """Train the network and fold it for NumPy; RuntimeError if the folded network computes other logits."""
     network = train(epochs, seed)
     folded = DigitsNetwork(fold(network))
     images, _ = digits("test")
@@ -118,7 +118,7 @@ def serialized(network, epochs, seed):
         "epochs": epochs,
         "split": {"stratified": True, **SPLIT},
     }
-    # One entry of metadata, because safetensors writes several in no fixed order and the bytes must reproduce.
+    # A single entry of metadata: safetensors writes several in no fixed order, and the bytes must be reproducible.
     return save(dict(network.weights), metadata={"training": json.dumps(training)})
 
 
@@ -129,7 +129,7 @@ def write(path, epochs, seed):
 
 
 def check(path):
-    """Train as the file says it was trained; whether the accuracy came out again."""
+    """Train again with the epochs and seed in the file's metadata; return whether the accuracy is the same."""
     with safe_open(path, "np") as file:
         shipped = json.loads(file.metadata()["training"])
     network = trained(shipped["epochs"], shipped["seed"])

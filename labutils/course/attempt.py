@@ -1,78 +1,84 @@
-"""One attempt: a function is called with its own copy of a case, and what came of it is read."""
+"""One attempt: call an implementation with a copy of one case's arguments, and read what it returns."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from labutils.course import guard
 from labutils.course.exercise import Case, Exercise, Wrong
-from labutils.course.reading import Endless, brief, error_text, read_answer
+from labutils.course.guard import Outcome
+from labutils.course.reading import ReadingTimeout, brief, error_text, read_answer
 
-# Kinds of failure after which no other case is tried. No misconception fails so.
-HANGS, UNDONE, NO_TORCH = LAST = ("hangs", "undone", "no torch")
+HANGS, UNDONE, NO_TORCH = "hangs", "undone", "no torch"
+FINAL = (HANGS, UNDONE, NO_TORCH)  # kinds of failure after which no other case is run; no misconception has them
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one implementation made of one case: a readable value, or the reason why there is none."""
+    """The answer of one implementation to one case, or why there is none.
 
-    value: dict | None
-    kind: str  # "" for a value, else the kind of failure: two failures of one kind count as alike
-    complaint: str = ""
+    answer   what the exercise's `read` made of the returned value; None after a failure
+    failure  the kind of failure, "" if there is an answer; the diagnosis takes two of one kind for the same mistake
+    message  the failure in a sentence for the learner
+    printed  what the call wrote to stdout and stderr
+    """
+
+    answer: dict | None
+    failure: str = ""
+    message: str = ""
     printed: str = ""
 
 
-def attempt(function: Callable, case: Case, exercise: Exercise, call: Callable) -> Attempt:
-    """Call a function on its own copy of a case's input, and read what it returns."""
-    args, kwargs = tuple(map(_own, case.args)), {name: _own(value) for name, value in case.kwargs.items()}
-    outcome = call(exercise.run, function, *args, **kwargs)
-    error = outcome.error
-    if outcome.undone:
-        return Attempt(None, UNDONE, "not done yet", outcome.printed)
-    if outcome.timed_out:
-        return Attempt(None, HANGS, f"it gave {error}. Is there a loop that never ends?", outcome.printed)
-    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
-        told = "this exercise needs torch, which is not installed: `pip install torch`, then restart the kernel"
-        return Attempt(None, NO_TORCH, told, outcome.printed)
-    if error is not None:
-        told = call(_told, function, error, exercise).value or f"it raised {type(error).__name__}"
-        return Attempt(None, type(error).__name__, brief(told), outcome.printed)
-    if changed((args, kwargs), (case.args, case.kwargs)):
-        return Attempt(None, "changes its input", "it changed the array it was given: work on a copy", outcome.printed)
+def attempt(implementation: Callable, case: Case, exercise: Exercise, call: Callable) -> Attempt:
+    """Run one case through `call`, which is `guard.call` for a submission and `guard.call_trusted` for our own code."""
+    args, kwargs = tuple(map(_copied, case.args)), {name: _copied(value) for name, value in case.kwargs.items()}
+    outcome = call(exercise.run, implementation, *args, **kwargs)
+    failure = _failure(outcome, implementation, exercise, call)
+    if failure is None and changed((args, kwargs), (case.args, case.kwargs)):
+        failure = "changes its input", "it changed the array it was given: work on a copy"
+    if failure:
+        return Attempt(None, *failure, outcome.printed)
     try:
-        return Attempt(read_answer(exercise.read, outcome.value, call), "", "", outcome.printed)
-    except Endless as endless:
-        return Attempt(None, HANGS, str(endless), outcome.printed)
+        return Attempt(read_answer(exercise.read, outcome.value, call), printed=outcome.printed)
+    except ReadingTimeout as timeout:
+        return Attempt(None, HANGS, str(timeout), outcome.printed)
     except Wrong as wrong:
         return Attempt(None, str(wrong), str(wrong), outcome.printed)
 
 
-def unguarded(function: Callable, *args: Any, **kwargs: Any) -> guard.Outcome:
-    """As `guard.call`, for our own misconceptions, which end."""
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return guard.Outcome(function(*args, **kwargs))
-        except Exception as error:
-            return guard.Outcome(error=error)
+def _failure(outcome: Outcome, implementation: Callable, exercise: Exercise, call: Callable) -> tuple[str, str] | None:
+    """(kind, message) of a call that returned nothing, None for one that returned."""
+    error = outcome.error
+    if error is None:
+        return None
+    if outcome.undone:
+        return UNDONE, "not done yet"
+    if outcome.timed_out:
+        return HANGS, f"it gave {error}. Is there a loop that never ends?"
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        return (
+            NO_TORCH,
+            "this exercise needs torch, which is not installed: `pip install torch`, then restart the kernel",
+        )
+    # Guarded, because the text of a learner's exception is a learner's code too.
+    message = call(_error_message, implementation, error, exercise).value or f"it raised {type(error).__name__}"
+    return type(error).__name__, brief(message)
 
 
-def _own(value: Any) -> Any:
-    """A copy of an argument; of a non-contiguous array, a copy that is not contiguous either."""
+def _copied(value: Any) -> Any:
+    """A copy of an argument. The copy of a non-contiguous array is not contiguous either."""
     if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
         return np.repeat(value, 2, axis=-1)[..., ::2]
     return copy.deepcopy(value)
 
 
 def changed(after: Any, before: Any) -> bool:
-    """Whether an array anywhere in the arguments is no longer what it was."""
+    """Whether any array in the arguments, however nested, has another shape, dtype or content than before."""
     if type(after) is not type(before):
         return True
     if isinstance(before, np.ndarray):
@@ -84,26 +90,31 @@ def changed(after: Any, before: Any) -> bool:
     return False
 
 
-def _told(function: Callable, error: BaseException, exercise: Exercise) -> str:
-    where = _line_in(function, error)
-    if isinstance(error, TypeError) and not where and exercise.name.islower():
-        where = f"; it is called as `{exercise.name}({', '.join(_parameters(exercise.reference))})`"
-    return f"it raised {error_text(error)}{where}"
+def _error_message(implementation: Callable, error: BaseException, exercise: Exercise) -> str:
+    location = _line_in(implementation, error)
+    if isinstance(error, TypeError) and not location and exercise.name.islower():
+        location = f"; it is called as `{exercise.name}({', '.join(_parameters(exercise.reference))})`"
+    return f"it raised {error_text(error)}{location}"
 
 
-def _line_in(function: Callable, error: BaseException) -> str:
-    """Where in the submission an exception came from: ' (line 3 of your function)', or of a class's method."""
-    methods = vars(function) if isinstance(function, type) else {"function": function}
-    codes = {getattr(inspect.unwrap(getattr(m, "__func__", m)), "__code__", None): name for name, m in methods.items()}
-    trace, found = error.__traceback__, ""
-    while trace is not None:
-        code = trace.tb_frame.f_code
+def _line_in(implementation: Callable, error: BaseException) -> str:
+    """The innermost line of the submission in the traceback: ' (line 3 of your function)', or of a class's method."""
+    is_class = isinstance(implementation, type)
+    functions = vars(implementation) if is_class else {"function": implementation}
+    codes = {
+        getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None): name
+        for name, function in functions.items()
+    }
+    traceback, location = error.__traceback__, ""
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
         if code in codes:
-            found = f" (line {trace.tb_lineno - code.co_firstlineno + 1} of your {codes[code]})"
-        trace = trace.tb_next
-    return found
+            location = f" (line {traceback.tb_lineno - code.co_firstlineno + 1} of your {codes[code]})"
+        traceback = traceback.tb_next
+    return location
 
 
 def _parameters(function: Callable) -> list[str]:
-    bare = (p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values())
-    return [str(parameter) for parameter in bare]
+    """'x', 'num_bits=8': the parameters as one writes them, without annotations."""
+    parameters = inspect.signature(function).parameters.values()
+    return [str(parameter.replace(annotation=parameter.empty)) for parameter in parameters]

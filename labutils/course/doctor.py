@@ -1,4 +1,4 @@
-"""Is this environment sound? `doctor.diagnose()` in a notebook, `python -m labutils.course.doctor` in a terminal."""
+"""Can this environment run the labs? `doctor.diagnose()` in a notebook, `python -m labutils` in a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MARKS = {"ok": "✓", "note": "○", "bad": "✗"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: `state` is ok, note (the labs run without it, with a remark) or bad (they do not)."""
+    """The result of one look: `state` is "ok", "note" (the labs run all the same) or "bad" (they do not)."""
 
     name: str
     state: str
@@ -26,11 +26,11 @@ class Finding:
 
 
 def diagnose() -> Panel:
-    """Look at what the labs stand on, from Python to the progress folder; return the findings.
+    """Look at everything the labs need, from Python to the progress folder, and return the findings as a panel.
 
-    A finding never raises: what fails is reported as `bad`, with what to do.
+    It never raises: a look that fails is reported as bad.
     """
-    findings = [_guarded(name, look) for name, look in LOOKS.items()]
+    findings = [_finding(name, look) for name, look in LOOKS.items()]
     worst = "bad" if any(f.state == "bad" for f in findings) else "good"
     title = "Everything the labs need is here" if worst == "good" else "Something is missing: see the lines with ✗"
     rows = [(f"{MARKS[f.state]}&nbsp;{escape(f.name).replace(' ', '&nbsp;')}", escape(f.detail)) for f in findings]
@@ -38,7 +38,7 @@ def diagnose() -> Panel:
     return Panel(frame(title, table(rows), worst), "\n".join([title, *lines]))
 
 
-def _guarded(name: str, look: Callable[[], tuple[str, str]]) -> Finding:
+def _finding(name: str, look: Callable[[], tuple[str, str]]) -> Finding:
     try:
         return Finding(name, *look())
     except Exception as error:
@@ -65,6 +65,7 @@ def _packages() -> tuple[str, str]:
 
 
 def _version(name: str) -> str | None:
+    """The version of an installed distribution, or None."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -73,7 +74,7 @@ def _version(name: str) -> str | None:
 
 def _widgets() -> tuple[str, str]:
     version, jupyterlab = _version("ipywidgets"), _version("jupyterlab")
-    if version is None or (jupyterlab and int(version.split(".")[0]) < 8):  # Colab, which is no JupyterLab, has 7
+    if version is None or (jupyterlab and int(version.split(".")[0]) < 8):  # Colab has 7, without JupyterLab
         return "bad", f"ipywidgets {version or 'is missing'}; sliders need 8 or newer: `pip install -U ipywidgets`"
     if jupyterlab and not _version("jupyterlab-widgets"):
         return "bad", "jupyterlab-widgets is missing: `pip install jupyterlab-widgets`, then restart JupyterLab"
@@ -105,11 +106,12 @@ def _progress() -> tuple[str, str]:
     while not folder.exists():
         folder = folder.parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        told = f"let the environment variable {progress.VARIABLE} name a folder that can be"
-        return "note", f"{progress.path()} cannot be written, so passed checks are not remembered: {told}"
+        cure = f"let the environment variable {progress.VARIABLE} name a folder that can be"
+        return "note", f"{progress.path()} cannot be written, so passed checks are not remembered: {cure}"
     return "ok", f"kept in {progress.path()}"
 
 
+# What is looked at -> the function that looks, and returns state and detail.
 LOOKS: dict[str, Callable[[], tuple[str, str]]] = {
     "Python": _python,
     "packages": _packages,
@@ -120,7 +122,13 @@ LOOKS: dict[str, Callable[[], tuple[str, str]]] = {
     "progress": _progress,
 }
 
+
+def main() -> int:
+    """Print the findings; return the exit status, 1 if any of them is bad."""
+    text = diagnose().text
+    print(text)
+    return int("[bad " in text)
+
+
 if __name__ == "__main__":
-    found = diagnose()
-    print(found.text)
-    sys.exit("[bad " in found.text)
+    sys.exit(main())

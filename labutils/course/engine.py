@@ -1,25 +1,26 @@
-"""Run a submission over many inputs, say what is wrong, and name the mistake that makes it answer so."""
+"""Run a submission on an exercise's cases, judge the answers, and name the misconception behind a failure."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from labutils.course import guard, world
-from labutils.course.attempt import LAST, UNDONE, Attempt, attempt
+from labutils.course.attempt import FINAL, UNDONE, Attempt, attempt
 from labutils.course.diagnosis import diagnose
 from labutils.course.exercise import Case, Exercise, Wrong
 from labutils.course.reading import brief
 
-TIME_LIMIT = 5.0  # seconds a case
-
-
-ALL_CASES = 6  # time limits that all cases may take together
+TIME_LIMIT = 5.0  # seconds per case
+TOTAL_LIMITS = 6  # all cases together may take this many time limits
 
 
 @dataclass(frozen=True)
 class CaseResult:
+    """Whether one case passed, and if not, why."""
+
     name: str
     passed: bool
     detail: str = ""
@@ -27,7 +28,7 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found. `diagnosis` is a misconception's name, or None where none answers as the submission does."""
+    """The result of a check. `diagnosis` is the name of a misconception, or None where none explains the failure."""
 
     exercise: str
     passed: bool
@@ -42,43 +43,56 @@ class Report:
         return next((case for case in self.cases if not case.passed), None)
 
 
-@world.kept()  # cases, judges and misconceptions draw random numbers too
+@world.restored()  # cases, judges and misconceptions draw random numbers too
 def examine(submission: Callable, exercise: Exercise, time_limit: float = TIME_LIMIT) -> Report:
-    """Judge `submission` by `exercise`. Pure: shows nothing, records nothing, and raises for no submission."""
+    """Judge `submission` by `exercise`. Shows and records nothing, and raises nothing that the submission raises."""
     cases = list(exercise.cases())
-    answers: list[Attempt] = []
-    results: list[CaseResult] = []
-    untried = ""
-    end = time.monotonic() + ALL_CASES * time_limit
-    for case in cases:
-        if not untried and time.monotonic() > end:
-            untried = f"not tried: the cases before it took {ALL_CASES * time_limit:g} seconds, look for slow loops"
-        if untried:
-            results.append(CaseResult(case.name, False, untried))
-            continue
-        answer = attempt(submission, case, exercise, lambda f, *a, **k: guard.call(f, *a, time_limit=time_limit, **k))
-        answers.append(answer)
-        complaint = answer.complaint or _complaint(answer.value, case, exercise)
-        results.append(CaseResult(case.name, not complaint, complaint))
-        if answer.kind in LAST:
-            untried = "not tried, after the case above"
-    if answers[0].kind == UNDONE:
-        return Report(exercise.name, False, tuple(results), undone=True)
-    failing = [i for i, answer in enumerate(answers) if not results[i].passed]
-    named = diagnose(answers, failing, cases, exercise) if failing and answers[failing[0]].kind not in LAST else None
+    attempts, results = _run(submission, cases, exercise, time_limit)
+    if attempts[0].failure == UNDONE:
+        return Report(exercise.name, False, results, undone=True)
+    failing = [i for i in range(len(attempts)) if not results[i].passed]
+    if not failing:
+        return Report(exercise.name, all(result.passed for result in results), results)
+    first = attempts[failing[0]]
+    mistake = None if first.failure in FINAL else diagnose(attempts, failing, cases, exercise)
     return Report(
         exercise=exercise.name,
-        passed=all(result.passed for result in results),
-        cases=tuple(results),
-        diagnosis=named.name if named else None,
-        hint=named.hint if named else None,
-        printed=answers[failing[0]].printed if failing else "",
+        passed=False,
+        cases=results,
+        diagnosis=mistake and mistake.name,
+        hint=mistake and mistake.hint,
+        printed=first.printed,
     )
 
 
-def _complaint(value: dict, case: Case, exercise: Exercise) -> str:
+def _run(
+    submission: Callable, cases: list[Case], exercise: Exercise, time_limit: float
+) -> tuple[list[Attempt], tuple[CaseResult, ...]]:
+    """The attempts at the cases up to a final failure or the end of the time, and a result for every case."""
+    attempts: list[Attempt] = []
+    results: list[CaseResult] = []
+    not_tried = ""
+    total = TOTAL_LIMITS * time_limit
+    end = time.monotonic() + total
+    for case in cases:
+        if not not_tried and time.monotonic() > end:
+            not_tried = f"not tried: the cases before it took {total:g} seconds, look for slow loops"
+        if not_tried:
+            results.append(CaseResult(case.name, False, not_tried))
+            continue
+        tried = attempt(submission, case, exercise, partial(guard.call, time_limit=time_limit))
+        attempts.append(tried)
+        message = tried.message or _verdict(tried.answer, case, exercise)
+        results.append(CaseResult(case.name, not message, message))
+        if tried.failure in FINAL:
+            not_tried = "not tried, after the case above"
+    return attempts, tuple(results)
+
+
+def _verdict(answer: dict, case: Case, exercise: Exercise) -> str:
+    """What is wrong with an answer, or "" where nothing is."""
     try:
-        exercise.judge(value, case)
+        exercise.judge(answer, case)
     except Wrong as wrong:
         return brief(str(wrong))
     return ""

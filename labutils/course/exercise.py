@@ -1,7 +1,7 @@
 """An exercise is data: inputs, a specification, and a table of misconceptions.
 
-A misconception is a small wrong implementation with a hint. When a submission fails, every misconception answers the
-same inputs, and the one that answers as the submission did names the mistake.
+A misconception is a small wrong implementation with a hint. When a submission fails, every misconception is run on the
+same inputs, and the one that gives the submission's answers names the mistake.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 
 class Wrong(Exception):
-    """What is wrong with an answer, in one sentence for the learner."""
+    """Raised by `read` and `judge`: the message tells the learner in one sentence what is wrong with an answer."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One input: what it shows, and the arguments that show it."""
+    """One input of a check: a name that says what it tests, and the arguments of the call."""
 
     name: str
     args: tuple
@@ -26,39 +26,49 @@ class Case:
 
 @dataclass(frozen=True)
 class Misconception:
-    """A mistake that people make: its name, an implementation that makes it, and a hint that does not give the code."""
+    """A common mistake: its name, an implementation that makes it, and a hint that does not give the code away.
+
+    >>> Misconception("floor instead of round", np.floor, "return np.round(x / scale)")
+    Traceback (most recent call last):
+    ValueError: the hint of 'floor instead of round' must be sentences on one line, got 'return np.round(x / scale)'
+
+    ValueError for a name that ends in punctuation, and for a hint that is not sentences on one line or that holds a
+    return statement. Only a hint about the order of the returned values may quote one, to state the contract.
+    """
 
     name: str
     wrong: Callable
     hint: str
 
     def __post_init__(self):
-        """Refuse what a learner could not read as a name and as sentences."""
         if not self.name or self.name[-1] in ".:;":
             raise ValueError(f"a misconception's name is a few words without a full stop, got {self.name!r}")
         if not self.hint.endswith(".") or "\n" in self.hint:
-            raise ValueError(f"the hint of {self.name!r} must be sentences in one line, got {self.hint!r}")
+            raise ValueError(f"the hint of {self.name!r} must be sentences on one line, got {self.hint!r}")
+        if "return " in self.hint and not self.name.startswith("returns scale"):
+            raise ValueError(f"the hint of {self.name!r} must not give the code, got {self.hint!r}")
 
 
-def _called(submission: Callable, *args: Any, **kwargs: Any) -> Any:
+def _call(submission: Callable, *args: Any, **kwargs: Any) -> Any:
     return submission(*args, **kwargs)
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """A function to write.
+    """A function or class to write.
 
-    name            of the function; `check` finds the exercise by it
-    lab             the lesson's file name without ending, such as "01_fundamentals"
-    place           where it stands in the lesson: 10, 20, 30, ... so that another fits between two
+    name            of the function or class; `check` finds the exercise by it
+    lab             file name of the lesson without its ending, such as "01_fundamentals"
+    place           position in the lesson: 10, 20, 30, ... leaves room to insert another
     points          in nbgrader
     reference       an implementation that passes
-    cases           makes the inputs (called once a check; seeded, so that they are the same each time)
-    read            turns what was returned into a dict of arrays and numbers; raises Wrong for anything else
-    judge           compares such a dict with the specification for one case; raises Wrong
-    misconceptions  in order: where two explain a submission equally well, the first is named
-    run             puts a case to a submission, run(submission, *args, **kwargs), where calling it is not all: to ask
-                    for a gradient too, say, or to hand over torch tensors made from a case's arrays
+    cases           makes the inputs; called once per check, and seeded, so that they are the same each time
+    read            converts the returned value to a dict of arrays and numbers, or raises Wrong
+    judge           compares such a dict with the specification for one case, and raises Wrong where they differ
+    misconceptions  in order of precedence: of two that explain a submission equally well, the first is named
+    stretch         optional: it belongs to the lesson's stretch section
+    run             makes the call, run(submission, *args, **kwargs), where a plain call is not enough: to take a
+                    gradient as well, say, or to convert a case's arrays to torch tensors
     """
 
     name: str
@@ -71,4 +81,4 @@ class Exercise:
     judge: Callable[[dict, Case], None]
     misconceptions: tuple[Misconception, ...]
     stretch: bool = False
-    run: Callable = _called
+    run: Callable = _call

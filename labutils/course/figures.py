@@ -1,4 +1,4 @@
-"""Pictures in the labs: one palette, sharp on every screen, with a text for those who do not see them."""
+"""Static figures of the labs: in the course's colours, sharp on every screen, and with alt text."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from matplotlib.figure import Figure
 
 from labutils.course import palette
 
-CSS_PIXELS = 96  # to an inch, on the page
-SHARPNESS = 1.5  # image pixels to a CSS pixel
+CSS_PIXELS = 96  # per inch, on the page
+SHARPNESS = 1.5  # image pixels per CSS pixel
 
 
 def new_figure(width: float = 8.5, height: float = 3.0, columns: int = 1, **subplots: Any) -> tuple[Figure, Any]:
-    """A figure in the course's colours and its axes (an array of them for more than one column).
+    """Return a figure in the course's colours, and its axes (an array of them for more than one column).
 
     >>> figure, (left, right) = new_figure(columns=2)
 
-    `width` and `height` are in inches; `subplots` goes to `Figure.subplots`. No pyplot and no global state: what a
-    learner does with matplotlib changes nothing here, and nothing here changes theirs.
+    `width` and `height` are in inches; `subplots` is passed to `Figure.subplots`. It uses neither pyplot nor the
+    global rcParams, so that it neither depends on the learner's own matplotlib settings nor changes them.
     """
     with palette.look():
         figure = Figure(figsize=(width, height), dpi=CSS_PIXELS * SHARPNESS, layout="constrained")
@@ -31,13 +31,13 @@ def new_figure(width: float = 8.5, height: float = 3.0, columns: int = 1, **subp
 
 
 class Picture:
-    """A finished figure with `alt`, what it shows in a sentence. As a cell's last line it displays itself."""
+    """A finished figure with alt text, a sentence that says what it shows. A cell that ends in one displays it."""
 
     def __init__(self, figure: Figure, alt: str):
         if not alt.strip():
             raise ValueError("a picture needs a text: alt must say what it shows")
         self.alt = alt
-        _dress(figure)
+        _style_titles_and_legends(figure)
         png = io.BytesIO()
         with palette.look():
             figure.savefig(png, format="png", metadata={"Software": None})
@@ -52,8 +52,8 @@ class Picture:
         return self.alt
 
 
-def _dress(figure: Figure) -> None:
-    """What matplotlib decides when a title or legend is made, decided for all of them here."""
+def _style_titles_and_legends(figure: Figure) -> None:
+    """Apply the palette to them again: matplotlib takes their style from the settings in force when they are made."""
     for axes in figure.axes:
         title = axes.get_title()
         if title:

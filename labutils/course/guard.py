@@ -1,8 +1,8 @@
-"""Calling a learner's function so that nothing it does can hurt the kernel.
+"""Call a learner's function so that nothing it does can harm the kernel.
 
-It may raise, print without end, never return, ask for more memory than there is, or turn Python's settings upside down:
-the caller gets an `Outcome` in every case, and its own world back (`world`). Out of reach are what ends the process at
-once, and compiled code that neither returns nor lets other threads run.
+It may raise, print without end, never return, ask for more memory than there is, or replace functions of NumPy: the
+caller gets an `Outcome` in every case, and `world` restores what the call has changed. Not covered: code that ends the
+process at once, and compiled code that neither returns nor lets other threads run.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -23,18 +24,18 @@ import numpy as np
 from labutils.course import world
 
 PRINT_LIMIT = 2_000  # characters kept of what a call prints
-GRACE = 1.0  # seconds given to a function to end, once it has been told to
-IMPORTS = 12  # time limits more for a call that imports: half of torch, which takes seconds, would stay for good
-ROOM = 2 * 2**30  # bytes by which a call may make the process grow (on Linux)
+GRACE = 1.0  # seconds in which a call has to end, once TimeUp is raised in it
+IMPORT_LIMITS = 12  # more time limits for a call that is importing: a half-imported torch cannot be imported again
+MEMORY_GROWTH = 2 * 2**30  # bytes by which a call may make the process grow (on Linux)
 
 
 class TimeUp(BaseException):
-    """Raised inside a call that takes too long. Not an `Exception`: `except Exception` must not swallow it."""
+    """Raised inside a call that takes too long. Not an `Exception`, so that `except Exception` does not catch it."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call came to: a value, or the exception that ended it."""
+    """The result of a call: a value, or the exception that ended it, and what it printed."""
 
     value: Any = None
     error: BaseException | None = None
@@ -50,72 +51,88 @@ class Outcome:
 
 
 def call(function: Callable, *args: Any, time_limit: float = 5.0, **kwargs: Any) -> Outcome:
-    """Call `function(*args, **kwargs)` for at most `time_limit` seconds and return what came of it.
+    """Call `function(*args, **kwargs)` for at most `time_limit` seconds, and return its outcome.
 
     >>> call(lambda x: 1 / x, 0).error
     ZeroDivisionError('division by zero')
 
-    The call runs in a thread, into which TimeUp is raised when time is up: that works on every system and in every
-    front end, and ends any loop written in Python. A single endless call into compiled code cannot be ended; it goes
-    on in the background while the caller continues. An import is waited for. KeyboardInterrupt (the stop button) ends
-    the call and is passed on.
+    The call runs in a thread, in which TimeUp is raised when its time is up. This works on every system and in every
+    front end, and ends any loop written in Python. A single call into compiled code cannot be ended: it continues in
+    the background while the caller goes on. Imports get more time. KeyboardInterrupt (the stop button) ends the call
+    and is raised again.
     """
     result: list[Outcome] = []
-    printed = _Printed()
+    printed = _CappedOutput()
 
     def run() -> None:
-        world.borrow()
+        world.forbid_nesting()
         try:
-            with np.errstate(all="ignore"):  # errstate belongs to the thread
+            with np.errstate(all="ignore"):  # errstate is per thread
                 result.append(Outcome(function(*args, **kwargs)))
-        except BaseException as error:  # SystemExit from a learner's exit() too
+        except BaseException as error:  # including the SystemExit of exit()
             result.append(Outcome(error=error))
 
     worker = threading.Thread(target=run, daemon=True, name=f"call of {getattr(function, '__name__', function)!s:.40}")
-    with world.kept(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _quiet_notebook():
+    with world.restored(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _no_display():
         _isolate()
         try:
             worker.start()
-            worker.join(time_limit)
-            for _ in range(IMPORTS):
-                if not _imports(worker):
-                    break
-                worker.join(time_limit)
+            _wait(worker, time_limit)
         except KeyboardInterrupt:
-            _end(worker, run)
+            _stop(worker, run.__code__)
             raise
         if worker.is_alive():
-            _end(worker, run)
+            _stop(worker, run.__code__)
             stuck = ", and it could not be stopped: restart the kernel if it has become slow" * worker.is_alive()
             return Outcome(error=TimeUp(f"no answer within {time_limit:g} seconds{stuck}"), printed=printed.getvalue())
     outcome = result[0]
     return Outcome(outcome.value, outcome.error, printed.getvalue())
 
 
-def _end(worker: threading.Thread, run: Callable) -> None:
-    """Raise TimeUp in the thread, again and again: a bare `except:` in a loop catches most of them.
+def call_trusted(function: Callable, *args: Any, **kwargs: Any) -> Outcome:
+    """Call the course's own code, such as a misconception: as `call`, without a thread, time limit or isolation."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return Outcome(function(*args, **kwargs))
+        except Exception as error:
+            return Outcome(error=error)
 
-    Only one that arrives between two rounds of such a loop ends it, so they come often. None may arrive once `run` is
-    left: the thread then puts away locks that all threads need.
+
+def _wait(worker: threading.Thread, time_limit: float) -> None:
+    """Wait for a call for one time limit, and for a call that is importing up to IMPORT_LIMITS more."""
+    worker.join(time_limit)
+    for _ in range(IMPORT_LIMITS):
+        if not _is_importing(worker):
+            return
+        worker.join(time_limit)
+
+
+def _stop(worker: threading.Thread, run: CodeType) -> None:
+    """Raise TimeUp in a thread every millisecond for GRACE seconds, until it ends.
+
+    Once is not enough: a loop with a bare `except:` catches it, unless it arrives between two rounds of the `try`. It
+    must not arrive after the code `run` has been left, when the thread is releasing locks that all threads need.
     """
     before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # seconds: a busy thread gives way at once
+    sys.setswitchinterval(1e-6)  # seconds, so that a busy thread gives way at once
     try:
         for _ in range(int(GRACE / 0.001)):
             if not worker.is_alive():
                 return
-            if any(frame.f_back and frame.f_back.f_code is run.__code__ for frame in _frames(worker)):
+            if any(frame.f_back and frame.f_back.f_code is run for frame in _frames(worker)):
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(worker.ident), ctypes.py_object(TimeUp))
             worker.join(0.001)
     finally:
         sys.setswitchinterval(before)
 
 
-def _imports(thread: threading.Thread) -> bool:
+def _is_importing(thread: threading.Thread) -> bool:
     return any(frame.f_globals.get("__name__") == "importlib._bootstrap" for frame in _frames(thread))
 
 
-def _frames(thread: threading.Thread) -> Iterator:
+def _frames(thread: threading.Thread) -> Iterator[FrameType]:
+    """The stack of a running thread, innermost frame first."""
     frame = sys._current_frames().get(thread.ident)
     while frame:
         yield frame
@@ -123,19 +140,19 @@ def _frames(thread: threading.Thread) -> Iterator:
 
 
 def _isolate() -> None:
-    """Nobody to ask, no warnings, memory within reason. `world.kept` ends it."""
-    builtins.input, sys.stdin = _nobody_to_ask, io.StringIO()
+    """Refuse input, silence warnings and limit memory. `world.restored` undoes all of it."""
+    builtins.input, sys.stdin = _refuse_input, io.StringIO()
     warnings.simplefilter("ignore")
-    world.limit_memory(ROOM)
+    world.limit_memory(MEMORY_GROWTH)
 
 
-def _nobody_to_ask(*prompt: Any) -> str:
+def _refuse_input(*prompt: Any) -> str:
     raise RuntimeError("input() asks a person, and here nobody is asked: use the arguments of the function")
 
 
 @contextlib.contextmanager
-def _quiet_notebook() -> Iterator[None]:
-    """What a call displays goes nowhere, for it is called dozens of times; and its exit() does not end the kernel."""
+def _no_display() -> Iterator[None]:
+    """In a notebook, discard what a call displays, since a check makes dozens of calls, and disarm its exit()."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is None:
         yield
@@ -150,8 +167,8 @@ def _quiet_notebook() -> Iterator[None]:
         del shell.ask_exit
 
 
-class _Printed(io.StringIO):
-    """Keeps the first PRINT_LIMIT characters: a loop that prints for seconds must not fill the memory."""
+class _CappedOutput(io.StringIO):
+    """Keeps the first PRINT_LIMIT characters, so that a loop that prints for seconds does not fill the memory."""
 
     def write(self, text: str) -> int:
         room = PRINT_LIMIT - self.tell()
@@ -160,4 +177,4 @@ class _Printed(io.StringIO):
         return len(text)
 
     def close(self) -> None:
-        """Stay open: what was printed is read after the call."""
+        """Do nothing: the text is read after the call, which may have closed its stdout."""

@@ -1,18 +1,16 @@
-"""The colours of every picture and panel: Okabe and Ito's, told apart by colour-blind readers too."""
+"""The colours of every picture and panel: Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
 from contextlib import AbstractContextManager
 
-from matplotlib import style
-
-ORIGINAL = "#0072B2"  # blue: what was there before
-QUANTIZED = "#D55E00"  # vermilion: what quantization makes of it
-THEORY = "#6B6B6B"  # grey: what a formula says
+ORIGINAL = "#0072B2"  # blue: before quantization
+QUANTIZED = "#D55E00"  # vermilion: after quantization
+THEORY = "#6B6B6B"  # grey: predicted by a formula
 GOOD = "#009E73"  # green: the best choice, a passed check
-WARN = "#E69F00"  # orange: what is lost, what needs attention
+WARN = "#E69F00"  # orange: lost values, warnings
 INK = "#222222"
 PAPER = "#FFFFFF"
 GRID = "#E4E4E4"
-MARGIN = 0.1  # inches around and between axes: a white picture on a dark page needs an edge of its own
+MARGIN = 0.1  # inches around and between axes: on a dark page a white picture needs an edge
 
 RC = {
     "font.family": "DejaVu Sans",
@@ -39,4 +37,6 @@ RC = {
 
 def look() -> AbstractContextManager:
     """Draw in these colours, whatever the learner has set in matplotlib before."""
+    from matplotlib import style  # here, because a check needs the colours, but no matplotlib
+
     return style.context(RC, after_reset=True)

@@ -1,7 +1,7 @@
-"""Panels: the framed boxes in which checks, predictions, the doctor and the progress board speak.
+"""Panels: the framed boxes that show checks, predictions, the doctor's findings and the progress board.
 
-Each has two faces, HTML for notebooks and plain text for terminals, screen readers and nbval. Text takes the colour of
-the page it stands on, and backgrounds are a transparent tint, so that a panel is at home in a light and a dark theme.
+A panel is HTML for notebooks and the same as plain text for terminals, screen readers and nbval. Text inherits the
+page's colour and backgrounds are a transparent tint, so that a panel can be read in light and dark themes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TONES = {"good": palette.GOOD, "bad": palette.QUANTIZED, "warn": palette.WARN, "
 
 @dataclass(frozen=True)
 class Panel:
-    """HTML and text that say the same. A notebook shows the first, everything else the second."""
+    """The same content as HTML, which a notebook shows, and as text, for everything else."""
 
     html: str
     text: str
@@ -29,18 +29,18 @@ class Panel:
 
 
 def escape(text: object) -> str:
-    """Text for HTML. A learner's error message may hold anything."""
+    """Escape text for HTML, since a learner's error message may contain anything."""
     return html.escape(str(text))
 
 
 def prose(text: str) -> str:
-    """A sentence for HTML, with `code` between backquotes set as code."""
+    """Escape a sentence for HTML, and turn `code` between backquotes into a code element."""
     pieces = escape(text).split("`")
     return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
 
 
 def frame(title: str, body: str = "", tone: str = "plain") -> str:
-    """HTML of a panel with a coloured edge. `title` and `body` are HTML already."""
+    """HTML of a panel with a coloured edge, one of TONES. `title` and `body` are HTML."""
     colour = TONES[tone]
     return (
         f'<div role="status" style="border-left:4px solid {colour};background:{colour}1A;color:inherit;'
@@ -51,14 +51,14 @@ def frame(title: str, body: str = "", tone: str = "plain") -> str:
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """HTML of a small table of texts; cells are HTML already."""
+    """HTML of a small table. Cells are HTML."""
     cell = '<td style="text-align:left;vertical-align:top;padding:1px 14px 1px 0;white-space:normal">'
     body = "".join(f'<tr style="background:none">{"".join(f"{cell}{text}</td>" for text in row)}</tr>' for row in rows)
     return f'<table style="border:none;margin:4px 0">{body}</table>'
 
 
 def show(panel: Panel) -> None:
-    """Display in a notebook, print anywhere else."""
+    """Display a panel in a notebook, or print its text anywhere else."""
     from IPython import get_ipython
 
     shell = get_ipython()

@@ -1,4 +1,4 @@
-"""A guess before the answer: what is predicted is remembered."""
+"""`predict` asks for a guess before it reveals an answer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from labutils.course.panel import escape, frame
 
 
 def predict(question: str, answer: float, unit: str = "", tolerance: float | None = None) -> Prediction:
-    """Ask for a number, and reveal `answer` only after a guess, with how far off it was.
+    """Ask for a number; a guess reveals `answer` and how far off the guess was.
 
-    >>> asked = predict("How many codes has a 4-bit grid?", 16)
-    >>> asked.guess("14")
+    >>> prediction = predict("How many codes has a 4-bit grid?", 16)
+    >>> prediction.guess("14")
     'You guessed 14. The answer is 16: you were 2 below.'
 
-    `tolerance` is what counts as right, in units of the answer; by default 10% of it.
+    A guess within `tolerance` of the answer, in the same unit, counts as right; by default 10% of the answer.
     """
     return Prediction(question, answer, unit, tolerance)
 
@@ -43,30 +43,30 @@ class Prediction:
         )
         self.button = widgets.Button(description="Guess", tooltip="show the answer", layout={"width": "90px"})
         self.reply = widgets.HTML()
-        asking = [self.entry, widgets.Label(unit), self.button] if unit else [self.entry, self.button]
-        row = widgets.HBox(asking, layout={"flex_flow": "row wrap"})
-        asked = widgets.HTML(frame(f"Predict: {escape(question)}", tone="plain"))
-        self.widget = widgets.VBox([asked, row, self.reply])
-        self.entry.observe(lambda change: self.guess(change["new"]), names="value")  # Enter, or leaving the field
+        controls = [self.entry, widgets.Label(unit), self.button] if unit else [self.entry, self.button]
+        row = widgets.HBox(controls, layout={"flex_flow": "row wrap"})
+        title = widgets.HTML(frame(f"Predict: {escape(question)}", tone="plain"))
+        self.widget = widgets.VBox([title, row, self.reply])
+        self.entry.observe(lambda change: self.guess(change["new"]), names="value")  # on Enter or loss of focus
         self.button.on_click(lambda button: self.guess(self.entry.value))
 
     def guess(self, text: str) -> str:
-        """Take a guess as it was typed, show the reply and return it. What is no number reveals nothing."""
+        """Show the reply to a guess, given as typed, and return it. Only a number reveals the answer."""
         if not str(text).strip():
-            return self._say("Type a number first: the guess is what makes the answer stick.", "warn")
+            return self._show("Type a number first: the guess is what makes the answer stick.", "warn")
         try:
             guess = float(str(text).strip().removesuffix(self.unit).strip().replace(",", "."))
         except ValueError:
             guess = math.nan
         if not math.isfinite(guess):
-            return self._say(f"{str(text)[:40]!r} is not a number. Try again, such as 12.5.", "warn")
+            return self._show(f"{str(text)[:40]!r} is not a number. Try again, such as 12.5.", "warn")
         off = guess - self.answer
-        told = f"You guessed {self._with_unit(guess)}. The answer is {self._with_unit(self.answer)}"
+        reply = f"You guessed {self._with_unit(guess)}. The answer is {self._with_unit(self.answer)}"
         if abs(off) <= self.tolerance:
-            return self._say(f"{told}: right.", "good")
-        return self._say(f"{told}: you were {self._with_unit(abs(off))} {'above' if off > 0 else 'below'}.", "plain")
+            return self._show(f"{reply}: right.", "good")
+        return self._show(f"{reply}: you were {self._with_unit(abs(off))} {'above' if off > 0 else 'below'}.", "plain")
 
-    def _say(self, text: str, tone: str) -> str:
+    def _show(self, text: str, tone: str) -> str:
         self.reply.value = frame(escape(text), tone=tone)
         return text
 

@@ -1,4 +1,4 @@
-"""What a submission returned, read as arrays and numbers and described in words; `Wrong` for what cannot be read."""
+"""Reading what a submission returned: as arrays and numbers, or described in words where it is neither."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ import numpy as np
 from labutils.course import guard
 from labutils.course.exercise import Wrong
 
-LENGTH = 400  # characters that a complaint may take: what it quotes may be of any size
+MAX_LENGTH = 400  # characters of a message to the learner, which may quote something of any size
 
-
-class Endless(Wrong):
-    """Reading an answer came to no end."""
-
-
+# Returned by functions that have not run yet -> what to do about it.
 UNFINISHED: dict[type, str] = {
     types.CoroutineType: "a coroutine: begin with `def`, without `async`",
     types.AsyncGeneratorType: "an async generator: begin with `def`, without `async`, and end with `return`",
@@ -26,28 +22,41 @@ UNFINISHED: dict[type, str] = {
 }
 
 
+class ReadingTimeout(Wrong):
+    """Reading an answer took longer than the time limit."""
+
+
 def read_answer(read: Callable[[Any], dict], value: Any, call: Callable = guard.call) -> dict:
-    """What `read` makes of a returned value, or Wrong. Guarded as well: an object may do anything when looked at."""
+    """Return `read(value)`, or raise Wrong.
+
+    Guarded by `call` like the submission itself, because a returned object may run the learner's code when it is read.
+    """
     outcome = call(_read_finished, read, value)
     if isinstance(outcome.error, Wrong):
         raise Wrong(brief(str(outcome.error)))
     if outcome.error is None:
         return outcome.value
     if outcome.timed_out:
-        raise Endless(f"what it returned cannot be read: {outcome.error}")
+        raise ReadingTimeout(f"what it returned cannot be read: {outcome.error}")
     raise Wrong(f"what it returned cannot be read: {call(error_text, outcome.error).value}")
 
 
 def _read_finished(read: Callable[[Any], dict], value: Any) -> dict:
     if type(value) in UNFINISHED:
         if isinstance(value, types.CoroutineType):
-            value.close()  # else Python warns that nobody waited for it
+            value.close()  # otherwise Python warns that it was never awaited
         raise Wrong(f"it returned {UNFINISHED[type(value)]}")
     return read(value)
 
 
 def as_array(value: Any, name: str) -> np.ndarray:
-    """A returned array as NumPy, whether it was NumPy, torch or a number; Wrong for what is none of these."""
+    """Convert a returned NumPy array, torch tensor or number to a NumPy array; Wrong for anything else.
+
+    >>> as_array(2.5, "scale")
+    array(2.5)
+
+    `name` is the value's name in the error message.
+    """
     if value is None or isinstance(value, (str, bytes, dict, set, list, tuple)) or callable(value):
         raise Wrong(f"{name} should be an array, but it is {describe(value)}")
     try:
@@ -60,7 +69,11 @@ def as_array(value: Any, name: str) -> np.ndarray:
 
 
 def as_number(value: Any, name: str) -> float:
-    """A returned number as a float: a Python or NumPy number, or an array of one element; Wrong for anything else."""
+    """Convert a returned number, or an array of one element, to a float; Wrong for anything else.
+
+    >>> as_number(np.float32([0.5]), "scale")
+    0.5
+    """
     array = as_array(value, name)
     if array.size != 1:
         raise Wrong(f"{name} should be one number, but it is an array of shape {array.shape}")
@@ -68,27 +81,36 @@ def as_number(value: Any, name: str) -> float:
 
 
 def parts(value: Any, names: tuple[str, ...]) -> tuple:
-    """The parts of a returned tuple, or Wrong with what came instead."""
-    wanted = f"`return {', '.join(names)}`"
+    """Check that a tuple or list of `len(names)` values was returned, and return it as a tuple; Wrong otherwise.
+
+    >>> parts([1, 2], ("q", "scale"))
+    (1, 2)
+    """
+    expected = f"`return {', '.join(names)}`"
     if value is None:
-        raise Wrong(f"it returned None: end with {wanted}")
+        raise Wrong(f"it returned None: end with {expected}")
     if not isinstance(value, (tuple, list)) or len(value) != len(names):
-        came = f"{len(value)} values" if isinstance(value, (tuple, list)) else describe(value)
-        raise Wrong(f"it returned {came}; expected {len(names)} values: {wanted}")
+        received = f"{len(value)} values" if isinstance(value, (tuple, list)) else describe(value)
+        raise Wrong(f"it returned {received}; expected {len(names)} values: {expected}")
     return tuple(value)
 
 
 def brief(text: str) -> str:
-    return text if len(text) <= LENGTH else f"{text[: LENGTH - 3]}..."
+    """Cut a message to MAX_LENGTH characters."""
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."
 
 
 def describe(value: Any) -> str:
-    """A value in a few words: 'an array of shape (3,)', 'the str 'a'', 'None'."""
+    """Describe a value in a few words.
+
+    >>> describe(np.zeros(3)), describe("a"), describe(None)
+    ('an array of shape (3,)', "the str 'a'", 'None')
+    """
     if value is None:
         return "None"
     if array_api_compat.is_array_api_obj(value):
         return f"an array of shape {tuple(value.shape)!s:.60}"
-    if type(value) is int and value.bit_length() > 200:  # of thousands of digits Python makes no text
+    if type(value) is int and value.bit_length() > 200:  # Python refuses to print thousands of digits
         return f"an int of {value.bit_length()} bits"
     if type(value) in (bool, int, float, str):
         return f"the {type(value).__name__} {value!r:.60}"
@@ -98,13 +120,13 @@ def describe(value: Any) -> str:
 
 
 def place(where: tuple) -> str:
-    """An index as one writes it: '2, 0'."""
+    """An index as it is written between brackets: '2, 0'."""
     return ", ".join(str(int(i)) for i in where)
 
 
 def error_text(error: BaseException) -> str:
-    """An exception in a line or so: 'ValueError: no'."""
-    text = str(error)[:LENGTH]
+    """An exception as type and message: 'ValueError: no'."""
+    text = str(error)[:MAX_LENGTH]
     if isinstance(error, MemoryError) or "can't allocate memory" in text:  # torch raises a RuntimeError
         return f"MemoryError: more memory than there is for it. {text}".rstrip(". ")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

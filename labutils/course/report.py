@@ -1,4 +1,4 @@
-"""What a learner sees of a check: a panel in a notebook, text in a terminal, an error that nbgrader can grade."""
+"""How a report is shown: a panel in a notebook, text in a terminal, an exception that nbgrader can grade."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from labutils.course.engine import Report
 from labutils.course.panel import Panel, escape, frame, prose
 
 
-class Told:
-    """An exception that a notebook shows as its message alone, without the traceback."""
+class WithoutTraceback:
+    """Mixin for exceptions that a notebook shows as one line."""
 
-    def _render_traceback_(self) -> list[str]:  # IPython asks for this before it formats a traceback
+    def _render_traceback_(self) -> list[str]:  # IPython calls this in place of its own formatting
         return [f"{type(self).__name__}: {self}"]
 
 
-class NotCheckable(Told, TypeError):
-    """What was handed to a check is not what the exercise asks for."""
+class NotCheckable(WithoutTraceback, TypeError):
+    """A check was given something other than the function or class of an exercise."""
 
 
-class NoSuchExercise(Told, LookupError):
-    """No exercise has this name."""
+class NoSuchExercise(WithoutTraceback, LookupError):
+    """A check was given a function whose name no exercise has."""
 
 
-class CheckFailed(Told, AssertionError):
-    """A failed check. Its text is the count, the first failing case and the hint.
+class CheckFailed(WithoutTraceback, AssertionError):
+    """A failed check. The message holds the count, the first failing case and the hint.
 
-    In a notebook it shows as one line, since the panel above it has said the rest.
+    A notebook shows only one line of it, because the panel above holds the rest.
     """
 
     def __init__(self, report: Report):
@@ -37,20 +37,20 @@ class CheckFailed(Told, AssertionError):
 
 
 def panel(report: Report) -> Panel:
-    """The report as a panel."""
+    """Return the report as a panel."""
     return Panel(_html(report), text(report))
 
 
 def summary(report: Report) -> str:
-    """The outcome in one to three lines: the count, the first failing case, the hint."""
+    """Return the result in one to three lines: the count, the first failing case, the hint."""
     if report.undone:
         return f"{report.exercise}: not done yet."
-    right = sum(case.passed for case in report.cases)
+    passed = sum(case.passed for case in report.cases)
     if report.passed:
-        return f"{report.exercise}: all {right} cases pass."
+        return f"{report.exercise}: all {passed} cases pass."
     first = report.first_failure
     lines = [
-        f"{report.exercise}: {right} of {len(report.cases)} cases pass.",
+        f"{report.exercise}: {passed} of {len(report.cases)} cases pass.",
         f"{first.name}: {sentence(first.detail)}",
     ]
     if report.hint:
@@ -59,11 +59,12 @@ def summary(report: Report) -> str:
 
 
 def sentence(detail: str) -> str:
+    """End a case's detail with a full stop, if it needs one."""
     return detail if detail.endswith(("?", "...")) else f"{detail}."
 
 
 def text(report: Report) -> str:
-    """The whole report as plain text: the summary and a line a case."""
+    """Return the whole report as plain text: the summary, and a line for each case."""
     if report.undone:
         return summary(report)
     rows = [f"  [{'ok' if case.passed else '--'}] {case.name}" for case in report.cases]
@@ -75,7 +76,7 @@ def _html(report: Report) -> str:
     name = f"<code>{report.exercise}</code>"
     if report.undone:
         return frame(f"○ {name}: not done yet", "Write it in the cell above, run that cell, then run this one again.")
-    right, total = sum(case.passed for case in report.cases), len(report.cases)
+    passed, total = sum(case.passed for case in report.cases), len(report.cases)
     if report.passed:
         return frame(f"✓ {name}: all {total} cases pass", _fold("What was checked", _case_list(report)), "good")
     first = report.first_failure
@@ -88,7 +89,7 @@ def _html(report: Report) -> str:
     if report.printed:
         body += _fold("What your function printed", f'<pre style="margin:4px 0">{escape(report.printed)}</pre>')
     body += _fold("All cases", _case_list(report))
-    return frame(f"✗ {name}: {right} of {total} cases pass", body, "bad")
+    return frame(f"✗ {name}: {passed} of {total} cases pass", body, "bad")
 
 
 def _case_list(report: Report) -> str:

@@ -1,7 +1,7 @@
-"""The world that a learner's function is lent: what it changes of it is put back.
+"""Restore what a learner's function changes outside itself.
 
-Settings of Python, NumPy, torch and the process, functions that were replaced, random numbers, open figures: `KEPT` is
-the table of it.
+That is settings of Python, NumPy, torch and the process, replaced functions, the state of random generators and open
+figures; the table STATE lists it.
 """
 
 from __future__ import annotations
@@ -28,49 +28,55 @@ except ImportError:  # Windows
 
 STATM = "/proc/self/statm"
 
-# One world, one borrower: JupyterLab moves sliders in a thread beside the one in which cells run.
-_one_at_a_time = threading.RLock()
-_here = threading.local()  # .borrowed is true in a thread that runs a learner's function
+# One call at a time, because the state is the whole process's: JupyterLab moves sliders in another thread than that in
+# which cells run.
+_lock = threading.RLock()
+_thread = threading.local()  # .in_call is true in a thread that runs a learner's function
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
-    """What is changed within of KEPT and of the filters for warnings, is put back.
+def restored() -> Iterator[None]:
+    """Restore STATE and the warning filters at the end of the block. Other threads wait until then.
 
-    Others wait until it is. A borrower cannot lend: RuntimeError, where one would wait for oneself.
+    RuntimeError inside a learner's function, which would wait for itself.
     """
-    if getattr(_here, "borrowed", False):
+    if getattr(_thread, "in_call", False):
         raise RuntimeError("a function that is being checked cannot itself ask for a check or move a slider")
-    with _one_at_a_time, warnings.catch_warnings():
-        before = [(restore, read()) for read, restore in KEPT.values()]
+    with _lock, warnings.catch_warnings():
+        before = [(restore, read()) for read, restore in STATE.values()]
         try:
             yield
         finally:
             for restore, value in before:
-                with contextlib.suppress(Exception):  # a folder that was removed, say: the rest is put back
+                with contextlib.suppress(Exception):  # a deleted working folder, say, must not prevent the rest
                     restore(value)
 
 
-def borrow() -> None:
-    """Say that this thread runs a learner's function."""
-    _here.borrowed = True
+def forbid_nesting() -> None:
+    """Mark this thread as one that runs a learner's function, in which `restored` raises RuntimeError."""
+    _thread.in_call = True
 
 
 def memory_limit() -> tuple[int, int] | None:
-    """(soft, hard) in bytes, or None where a process has none that could be set."""
+    """(soft, hard) limit in bytes, or None where a process cannot set one."""
     return resource.getrlimit(resource.RLIMIT_DATA) if resource and os.path.exists(STATM) else None
 
 
-def limit_memory(room: int) -> None:
-    """Let what would make the process grow by more than `room` bytes raise MemoryError, before the system ends it."""
+def limit_memory(growth: int) -> None:
+    """Make allocations raise MemoryError once the process has grown by `growth` bytes, before the system kills it."""
     if (limit := memory_limit()) is not None:
         with open(STATM) as statm:
-            now = int(statm.read().split()[5]) * resource.getpagesize()
-        most = [bound for bound in (now + room, *limit) if bound != resource.RLIM_INFINITY]
-        resource.setrlimit(resource.RLIMIT_DATA, (min(most), limit[1]))
+            current = int(statm.read().split()[5]) * resource.getpagesize()
+        bounds = [bound for bound in (current + growth, *limit) if bound != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), limit[1]))
 
 
-# Functions of these modules and classes that were replaced or deleted come back; data stays as it was left.
+def _restore_memory_limit(limit: tuple[int, int] | None) -> None:
+    if limit:
+        resource.setrlimit(resource.RLIMIT_DATA, limit)
+
+
+# Functions that were replaced in or deleted from these modules and classes are restored; other variables are not.
 MODULES = ("builtins", "math", "numpy", "numpy.linalg", "numpy.random", "torch", "torch.nn", "torch.nn.functional")
 CLASSES = ("Tensor", "nn.Module", "nn.Linear")  # of torch
 
@@ -80,15 +86,16 @@ def _functions() -> list[tuple[Any, dict]]:
 
 
 @lru_cache(maxsize=1)
-def _owners(modules: int) -> list:
-    """What MODULES and CLASSES name, as far as imported, and our own modules: looked up as often as one is imported."""
-    found = [m for name, m in sys.modules.items() if name in MODULES or f"{name}.".startswith("labutils.")]
-    return found + ([operator.attrgetter(name)(torch) for name in CLASSES] if (torch := _torch()) else [])
+def _owners(module_count: int) -> list:
+    """MODULES and CLASSES, as far as imported, and all of labutils. Cached until another module is imported."""
+    named = (module for name, module in sys.modules.items() if name in MODULES or f"{name}.".startswith("labutils."))
+    modules = [module for module in named if module is not None]  # None is an import that somebody has blocked
+    return modules + ([operator.attrgetter(name)(torch) for name in CLASSES] if (torch := _torch()) else [])
 
 
-def _put_functions_back(functions: list[tuple[Any, dict]]) -> None:
+def _restore_functions(functions: list[tuple[Any, dict]]) -> None:
     for owner, before in functions:
-        if isinstance(owner, type):  # what is new in a class may hide what it inherits
+        if isinstance(owner, type):  # an added attribute may hide an inherited one
             for name in vars(owner).keys() - before.keys():
                 delattr(owner, name)
         for name, value in _lost(before, vars(owner)):
@@ -97,24 +104,25 @@ def _put_functions_back(functions: list[tuple[Any, dict]]) -> None:
 
 
 def _lost(before: Mapping, now: Mapping) -> Iterable[tuple[str, Any]]:
-    """What is gone or replaced. As a rule nothing is: what is new stands behind, and the rest is compared in one go."""
+    """The items of `before` that have been deleted or replaced since."""
+    # Fast path for the usual case, nothing lost: a dict keeps its order, so that additions come last.
     if len(now) >= len(before) and all(map(operator.is_, before.values(), now.values())):
         return ()
     return [(name, value) for name, value in before.items() if now.get(name) is not value]
 
 
-def _put_modules_back(before: dict[str, ModuleType]) -> None:
+def _restore_modules(before: dict[str, ModuleType]) -> None:
     sys.modules.update(_lost(before, sys.modules))
 
 
-def _put_environment_back(before: dict[str, str]) -> None:
+def _restore_environment(before: dict[str, str]) -> None:
     for name, value in before.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
 
 
 def _torch() -> ModuleType | None:
-    """torch where it has been imported."""
+    """torch, if it has been imported completely."""
     torch = sys.modules.get("torch")
     return torch if hasattr(torch, "nn") else None
 
@@ -124,7 +132,7 @@ def _torch_settings() -> tuple | None:
     return torch and (torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads())
 
 
-def _put_torch_settings_back(settings: tuple | None) -> None:
+def _restore_torch_settings(settings: tuple | None) -> None:
     if settings:
         torch, (state, dtype, threads) = _torch(), settings
         torch.set_rng_state(state)
@@ -133,7 +141,7 @@ def _put_torch_settings_back(settings: tuple | None) -> None:
             torch.set_num_threads(threads)
 
 
-def _figures() -> list[int] | None:
+def _figures() -> list[int]:
     pyplot = sys.modules.get("matplotlib.pyplot")
     return pyplot.get_fignums() if pyplot else []
 
@@ -143,15 +151,15 @@ def _close_new_figures(before: list[int]) -> None:
         sys.modules["matplotlib.pyplot"].close(number)
 
 
-# name -> (read, restore). What is new stays: a library that is imported first in a call adds names, modules and
-# variables. Left to the learner are their own variables, and the files, threads and processes that they make.
-KEPT: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "imported modules": (sys.modules.copy, _put_modules_back),
-    "functions": (_functions, _put_functions_back),
-    "memory limit": (memory_limit, lambda limit: limit and resource.setrlimit(resource.RLIMIT_DATA, limit)),
+# name -> (read, restore). Additions stay, because a library that is first imported during a call adds modules, names
+# and environment variables. The learner's own variables, and files, threads and processes of the call, are not touched.
+STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "imported modules": (sys.modules.copy, _restore_modules),
+    "functions": (_functions, _restore_functions),
+    "memory limit": (memory_limit, _restore_memory_limit),
     "standard input": (lambda: sys.stdin, lambda stdin: setattr(sys, "stdin", stdin)),
     "working folder": (os.getcwd, os.chdir),
-    "environment": (lambda: dict(os.environ), _put_environment_back),
+    "environment": (lambda: dict(os.environ), _restore_environment),
     "recursion limit": (sys.getrecursionlimit, sys.setrecursionlimit),
     "switch interval": (sys.getswitchinterval, sys.setswitchinterval),
     "tracing of threads": (threading.gettrace, threading.settrace),
@@ -160,6 +168,6 @@ KEPT: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "random numbers": (random.getstate, random.setstate),
     "NumPy's random numbers": (np.random.get_state, np.random.set_state),
     "NumPy's print options": (np.get_printoptions, lambda options: np.set_printoptions(**options)),
-    "torch's random numbers and settings": (_torch_settings, _put_torch_settings_back),
+    "torch's random numbers and settings": (_torch_settings, _restore_torch_settings),
     "figures": (_figures, _close_new_figures),
 }

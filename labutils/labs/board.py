@@ -1,4 +1,4 @@
-"""A bar per lab that fills as its checks pass."""
+"""The progress board: a bar for each lab, filled as its checks pass."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from labutils.labs.catalogue import EXERCISES
 
 
 def board() -> Panel:
-    """A bar per lab that fills as its checks pass.
+    """Show a bar for each lab, filled as its checks pass.
 
     >>> board()  # doctest: +SKIP
     00_start_here      [##########] 1 of 1
     01_fundamentals    [####......] 2 of 6
+
+    ImportError names an exercise's file that cannot be imported.
     """
-    done = progress.passed()
     labs: dict[str, list[str]] = {}
     for exercise in EXERCISES.values():
         labs.setdefault(exercise.lab, []).append(exercise.name)
+    passed = progress.passed()
     lines, rows, width = [], [], max(map(len, labs))
     for lab, names in labs.items():
-        count, total = len(done.intersection(names)), len(names)
+        open_names = [name for name in names if name not in passed]
+        count, total = len(names) - len(open_names), len(names)
         filled = round(10 * count / total)
-        left = [name for name in names if name not in done]
         lines.append(f"{lab:<{width}} [{'#' * filled}{'.' * (10 - filled)}] {count} of {total}")
-        rows.append(_bar(lab, count, total, left))
+        rows.append(_bar(lab, count, total, open_names))
     return Panel(frame("Your progress", "".join(rows)), "\n".join(lines))
 
 
-def _bar(lab: str, count: int, total: int, left: list[str]) -> str:
-    still = f"still open: {escape(', '.join(left))}" if left else "complete"
+def _bar(lab: str, count: int, total: int, open_names: list[str]) -> str:
+    """HTML of one lab's row: its name, a bar, the count, and which exercises are open."""
+    remark = f"still open: {escape(', '.join(open_names))}" if open_names else "complete"
     return (
         '<div style="display:flex;flex-wrap:wrap;align-items:baseline;gap:0 10px;margin:4px 0;font-weight:400">'
         f'<span style="flex:0 0 12em">{escape(lab)}</span>'
@@ -37,5 +40,5 @@ def _bar(lab: str, count: int, total: int, left: list[str]) -> str:
         f'background:#8884"><span style="display:block;height:10px;border-radius:5px;background:{palette.GOOD};'
         f'width:{100 * count / total:.0f}%"></span></span>'
         f'<span style="flex:0 0 3.5em">{count} of {total}</span>'
-        f'<span style="flex:1 1 16em;opacity:.75">{still}</span></div>'
+        f'<span style="flex:1 1 16em;opacity:.75">{remark}</span></div>'
     )

@@ -1,4 +1,4 @@
-"""`check(function)` says whether an exercise is solved, and if not, which mistake was made."""
+"""`check(function)` tells whether an exercise is solved, and if not, which mistake was made."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from labutils.course.exercise import Exercise
 from labutils.course.panel import Panel, frame, show
 from labutils.course.reading import brief, describe
 from labutils.course.report import CheckFailed, NoSuchExercise, NotCheckable, panel
-from labutils.labs.catalogue import EXERCISES, load
+from labutils.labs.catalogue import EXERCISES
 
 
 def examine(submission: Callable, time_limit: float = engine.TIME_LIMIT) -> Report:
-    """Return the report on a submission, found among the exercises by its name. Shows and records nothing.
+    """Judge a submission by the exercise of its name, and return the report. Shows and records nothing.
 
     >>> def storage_bytes(num_values, num_bits):
     ...     return num_values * num_bits
     >>> examine(storage_bytes).diagnosis
     'bits taken for bytes'
 
-    TypeError for what is not the function or class that is due, LookupError for a name that no exercise has.
+    TypeError unless it is a function, or a class where the exercise is one; LookupError if no exercise has its name.
     """
     return engine.examine(submission, find(submission), time_limit)
 
@@ -39,13 +39,13 @@ def check(submission: Callable) -> None:
     3 values of 3 bits: 9 bits need a second byte: ...; you returned 1.
     It looks like this: the last byte is lost. `//` rounds down: 9 bits do not fit into 1 byte. Round up.
 
-    An exercise that still raises NotImplementedError shows "not done yet" and raises nothing, so that a notebook runs
-    to its end - except under nbgrader, where only an error earns no points.
+    A submission that still raises NotImplementedError is shown as "not done yet" and raises nothing, so that a notebook
+    runs to its end - except under nbgrader, which gives points to every cell that raises nothing.
     """
     report = examine(submission)
     show(panel(report))
     if report.passed:
-        if not _grading():  # the grader's own progress is nobody's, and a warning about it would cost the points
+        if not _grading():  # the grader has no progress to record, and a warning about it would cost the points
             progress.record(report.exercise)
     elif not report.undone or _grading():
         raise CheckFailed(report)
@@ -60,18 +60,21 @@ def or_reference(submission: Callable) -> Callable:
     storage_bytes does not pass its check yet: this cell uses the reference.
     2
 
-    Cells after an exercise build on this, so that the lab can be read on before every exercise is done.
+    The cells after an exercise use this, so that a lab can be read to its end before every exercise is done.
     """
     exercise = find(submission)
     if engine.examine(submission, exercise).passed:
         return submission
     note = f"<code>{exercise.name}</code> does not pass its check yet: this cell uses the reference."
     show(Panel(frame(note), f"{exercise.name} does not pass its check yet: this cell uses the reference."))
-    return load(exercise.name)
+    return EXERCISES.load(exercise.name)
 
 
 def find(submission: Callable) -> Exercise:
-    """The exercise that a function or class belongs to, by its name."""
+    """Return the exercise of a function or class, found by its name.
+
+    NotCheckable (a TypeError) for anything else, NoSuchExercise (a LookupError) if there is none of this name.
+    """
     name = getattr(submission, "__name__", None)
     if not callable(submission) or not isinstance(name, str):
         raise NotCheckable(
@@ -80,12 +83,14 @@ def find(submission: Callable) -> Exercise:
     if name == "<lambda>":
         raise NoSuchExercise("a lambda has no name by which its exercise could be found: write it with `def`")
     if name not in EXERCISES:
-        near = difflib.get_close_matches(name, EXERCISES, n=1)
-        meant = f"; did you mean {near[0]}?" if near else "."
-        raise NoSuchExercise(f"no exercise is called {brief(name)!r}{meant} The exercises are: {', '.join(EXERCISES)}")
-    due, came = "class" if name[0].isupper() else "function", "class" if isinstance(submission, type) else "function"
-    if due != came:
-        raise NotCheckable(f"{name} should be a {due}, but it is a {came}")
+        names = EXERCISES.names  # not in the order of the course, which would need every exercise's file
+        close = difflib.get_close_matches(name, names, n=1)
+        suggestion = f"; did you mean {close[0]}?" if close else "."
+        raise NoSuchExercise(f"no exercise is called {brief(name)!r}{suggestion} The exercises are: {', '.join(names)}")
+    expected = "class" if name[0].isupper() else "function"
+    received = "class" if isinstance(submission, type) else "function"
+    if received != expected:
+        raise NotCheckable(f"{name} should be a {expected}, but it is a {received}")
     return EXERCISES[name]
 
 

@@ -1,4 +1,4 @@
-"""A histogram in which everything beyond a clip is shaded: the left half of the pictures about clipping."""
+"""A histogram with everything beyond a clip shaded: the left half of the pictures about clipping."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from labutils.labs.values import Histogram, value_axes
 
 
 class ClippedHistogram:
-    """Drawn once for values `x` from -reach to reach; `move` is all that a slider does to it."""
+    """The histogram of `x` from -reach to reach, drawn once, and the shaded areas, which `move` sets to a new clip."""
 
     def __init__(self, axes: Axes, x: np.ndarray, reach: float):
         self._reach = reach
-        before = Histogram.of(x, reach)
-        # Logarithmic: the few values that clipping is about could not be seen otherwise.
-        least = before.values[before.values > 0].min() / 2
-        axes.stairs(np.maximum(before.values, least), before.edges, fill=True, baseline=least,
+        original = Histogram.of(x, reach)
+        # A logarithmic axis, because the few values beyond the clip would be invisible on a linear one.
+        least = original.values[original.values > 0].min() / 2
+        axes.stairs(np.maximum(original.values, least), original.edges, fill=True, baseline=least,
                     color=palette.ORIGINAL, alpha=0.4)  # fmt: skip
-        value_axes(axes, reach, before.values.max())
-        axes.set(yscale="log", ylim=(least, before.values.max() * 3))
+        value_axes(axes, reach, original.values.max())
+        axes.set(yscale="log", ylim=(least, original.values.max() * 3))
         self._shades = [axes.axvspan(0, 1, color=palette.WARN, alpha=0.35, lw=0) for _ in range(2)]
         self._walls = [axes.axvline(0, color=palette.WARN, lw=1.8) for _ in range(2)]
 
@@ -30,7 +30,7 @@ class ClippedHistogram:
         return [*self._shades, *self._walls]
 
     def move(self, clip: float) -> None:
-        """Shade what lies beyond `clip`, on both sides."""
+        """Shade the values beyond `clip` on both sides."""
         for side, shade, wall in zip((-1, 1), self._shades, self._walls, strict=True):
             near, far = sorted((side * clip, side * 1.08 * self._reach))
             shade.set_x(near)

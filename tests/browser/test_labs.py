@@ -7,7 +7,7 @@ from typing import ClassVar
 import nbformat
 import pytest
 
-from tools.hands import Explorer, explorers, widgets
+from tools.explorers import Explorer, explorers, widgets
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]

@@ -51,7 +51,7 @@ def test_a_progress_folder_that_cannot_be_written_is_a_remark(monkeypatch):
     assert "cannot be written, so passed checks are not remembered" in doctor.diagnose().text
 
 
-@pytest.mark.parametrize("arguments", [["-m", "labutils.course.doctor"]])
+@pytest.mark.parametrize("arguments", [["-m", "labutils"], ["-m", "labutils.course.doctor"]])
 def test_in_a_terminal_it_prints_and_exits_0(arguments):
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""What mouse and keyboard do to the explorers of a notebook in a browser.
+"""Operate the explorers of a notebook in a browser with mouse and keyboard, and read what they show.
 
 >>> for explorer in explorers(notebook):
 ...     for control in explorer.controls():
@@ -16,13 +16,13 @@ from playwright.sync_api import Locator
 
 from tools.browser import Notebook
 
-# Down and up. Notebook 7 takes the arrows for itself, to go from heading to heading, before a slider has seen them.
+# (down, up) by application. Notebook 7 handles the arrow keys itself, to move between headings.
 KEYS = {"lab": ("ArrowLeft", "ArrowRight"), "notebook": ("PageDown", "PageUp")}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def widgets(notebook: Notebook) -> Iterator[tuple[int, dict]]:
-    """The index of every code cell that shows a widget, and the forms in which its output is there."""
+    """The index of every code cell that shows a widget, and its output's data by MIME type."""
     for cell in notebook.cells():
         for output in cell["outputs"]:
             if WIDGET in output.get("data", {}):
@@ -30,7 +30,7 @@ def widgets(notebook: Notebook) -> Iterator[tuple[int, dict]]:
 
 
 def explorers(notebook: Notebook) -> Iterator[Explorer]:
-    """Every explorer on the page, scrolled into view: the widgets that have a picture beside them."""
+    """Every explorer of a notebook, scrolled into view. Explorers are the widgets with a PNG in their output."""
     for index, data in widgets(notebook):
         if "image/png" in data:
             yield Explorer(notebook, notebook.output(index))
@@ -38,7 +38,7 @@ def explorers(notebook: Notebook) -> Iterator[Explorer]:
 
 @dataclass(frozen=True)
 class Explorer:
-    """Controls, a picture and a readout in `area`, the output of a cell."""
+    """An explorer in `area`, the output of a cell."""
 
     notebook: Notebook
     area: Locator
@@ -51,7 +51,7 @@ class Explorer:
         return self.area.locator("[role=status]").last.inner_text()
 
     def picture(self) -> str:
-        """A digest of the picture that is shown: equal for equal pixels."""
+        """A digest of the picture: equal for equal pixels."""
         return self.area.locator("img.widget-image").evaluate(
             """async (image) => {
                 await image.decode();
@@ -64,7 +64,7 @@ class Explorer:
 
 @dataclass(frozen=True)
 class Control:
-    """One control of an explorer, in `row`. What is done to it is finished when the kernel has answered."""
+    """A control of an explorer, in `row`. Its methods return when the kernel has answered."""
 
     notebook: Notebook
     row: Locator
@@ -73,6 +73,7 @@ class Control:
         return self.row.locator(".widget-label").inner_text()
 
     def is_high(self) -> bool:
+        """Whether the control is in the upper half of its range."""
         return self.position() > sum(self.ends()) / 2
 
 
@@ -91,7 +92,7 @@ class Slider(Control):
         return self._aria("min"), self._aria("max")
 
     def drag(self, upwards: bool) -> None:
-        """With the mouse, fast, to one end and a little beyond."""
+        """Drag it fast with the mouse to one end and a little beyond."""
         self._handle.scroll_into_view_if_needed()
         handle, track = self._handle.bounding_box(), self.row.locator(".noUi-base").bounding_box()
         height, mouse = handle["y"] + handle["height"] / 2, self.notebook.page.mouse
@@ -102,13 +103,13 @@ class Slider(Control):
         self.notebook.settle()
 
     def step(self, upwards: bool) -> None:
-        """With the keyboard: one step in JupyterLab, a few in Notebook 7."""
+        """Move it with the keyboard: one step in JupyterLab, several in Notebook 7."""
         self._handle.press(KEYS[self.notebook.application][upwards])
         self.notebook.settle()
 
 
 class Buttons(Control):
-    """A row of buttons, of which one is pressed; its position is their number, from 0."""
+    """A row of buttons, one of which is pressed; its index is the position."""
 
     @property
     def _all(self) -> Locator:
@@ -121,11 +122,11 @@ class Buttons(Control):
         return 0, self._all.count() - 1
 
     def drag(self, upwards: bool) -> None:
-        """With the mouse, to the last button or the first."""
+        """Click the last or the first button."""
         (self._all.last if upwards else self._all.first).click()
         self.notebook.settle()
 
     def step(self, upwards: bool) -> None:
-        """With the keyboard, to the next button or the one before."""
+        """Press the next or the previous button with the keyboard."""
         self._all.nth(self.position() + (1 if upwards else -1)).press("Enter")
         self.notebook.settle()
