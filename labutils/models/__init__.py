@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "conversion": ["linear_layers", "model_bytes", "quantize_model"],
         "evaluation": ["mean_cosine", "retrieval_at_1"],
         "layers": ["Int8Linear", "PackedLinear", "QuantizedLinear"],
+        "products": ["quantized_matmul"],
         "sensitivity": ["allocate_bits", "layer_sensitivity"],
     },
 )

@@ -1,27 +1,23 @@
-"""quantized matmul."""
+"""quantized_matmul: the product of two quantized matrices, in integers, scaled once at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
-import array_api_compat
 import numpy as np
 
-from labutils.arrays.inputs import code_array, real_array
+from labutils import models
+from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import as_array, place
 from labutils.labs import answers
 from labutils.labs.lab05 import LESSON
-from labutils.labs.lab05._shared import _pooled, _trained
+from labutils.labs.lab05._head import head, pooled
+from labutils.labs.recipes import Recipe
 
-Array = Any  # a numpy.ndarray or a torch.Tensor
-
-
-EXACT_IN_FLOAT64 = 2**53  # whole numbers up to here are floats, in whatever order they are added
-
-
-INT64 = 2**63
+HAND = (np.array([[130, 125, 140]], np.uint8), 0.1, np.array([[12], [-3], [5]], np.int8), 0.5)  # of the lesson
+FLOAT32 = 2.0**-24  # the largest relative error of one rounding
 
 
 def quantized_matmul(
@@ -49,123 +45,20 @@ def quantized_matmul(
     array. TypeError for codes or zero points that are not integers and for scales that are not real; ValueError for
     shapes that do not match, scales that are not positive and finite, and sums that int64 may not hold.
     """
-    xp, a_q, b_q = _matrices(a_q, b_q)
-    (rows, length), columns = a_q.shape, b_q.shape[1]
-    a_scale, wide_a = _scale(xp, a_scale, "a_scale", rows, (rows, 1), a_q)
-    b_scale, wide_b = _scale(xp, b_scale, "b_scale", columns, (1, columns), b_q)
-    a_zp = _zero_point(xp, a_zp, "a_zp", rows, (rows, 1), a_q)
-    b_zp = _zero_point(xp, b_zp, "b_zp", columns, (1, columns), b_q)
-    a_q, a_zp, b_q, b_zp = *_signed(xp, a_q, a_zp), *_signed(xp, b_q, b_zp)
-    sums = (
-        _product(xp, a_q, b_q, a_zp, b_zp)
-        - a_zp * xp.sum(b_q, axis=0, keepdims=True, dtype=xp.int64)
-        - b_zp * xp.sum(a_q, axis=1, keepdims=True, dtype=xp.int64)
-        + length * a_zp * b_zp
-    )
-    scaled = xp.astype(sums, xp.float64) * (a_scale * b_scale)
-    return xp.astype(scaled, xp.float64 if wide_a or wide_b else xp.float32)
+    return models.quantized_matmul(a_q, a_scale, b_q, b_scale, a_zp, b_zp)
 
 
-def _matrices(a_q: Array, b_q: Array) -> tuple[Any, Array, Array]:
-    xp, a_q = code_array(a_q, "a_q")
-    library, b_q = code_array(b_q, "b_q")
-    if library is not xp:
-        raise TypeError(f"a_q and b_q must come from one library, got {type(a_q)} and {type(b_q)}")
-    for name, q in (("a_q", a_q), ("b_q", b_q)):
-        if q.ndim != 2:
-            raise ValueError(f"{name} must be a matrix, got shape {tuple(q.shape)}")
-    if a_q.shape[1] != b_q.shape[0]:
-        raise ValueError(f"a_q has {a_q.shape[1]} columns, but b_q has {b_q.shape[0]} rows: {_shapes(a_q, b_q)}")
-    return xp, a_q, b_q
-
-
-def _shapes(a_q: Array, b_q: Array) -> str:
-    return f"their shapes are {tuple(a_q.shape)} and {tuple(b_q.shape)}"
-
-
-def _scale(xp: Any, scale: Any, name: str, count: int, shape: tuple, like: Array) -> tuple[Array, bool]:
-    """`scale` as float64, ready to broadcast over the result, and whether it came as a float64 array."""
-    if type(scale) in (int, float):
-        wide, scale = False, xp.asarray(float(scale), dtype=xp.float64, device=array_api_compat.device(like))
-    else:
-        if not isinstance(scale, (np.ndarray, np.generic)) and not array_api_compat.is_torch_array(scale):
-            raise TypeError(f"{name} must be a number or an array of floats, got {scale!r:.60}")
-        library, scale = real_array(scale, name)
-        wide = scale.dtype == xp.float64
-        scale = _placed(xp, library, scale, name, count, shape, xp.float64)
-    if not bool(xp.all(xp.isfinite(scale) & (scale > 0))):
-        raise ValueError(f"{name} must be positive and finite everywhere")
-    return scale, wide
-
-
-def _zero_point(xp: Any, zero_point: Any, name: str, count: int, shape: tuple, like: Array) -> Array:
-    """`zero_point` as int64, ready to broadcast over the result."""
-    if type(zero_point) is int:
-        if abs(zero_point) > 2**31:
-            raise ValueError(f"{name} must be a whole number of at most 32 bits, got {zero_point}")
-        return xp.asarray(zero_point, dtype=xp.int64, device=array_api_compat.device(like))
-    if not isinstance(zero_point, (np.ndarray, np.generic)) and not array_api_compat.is_torch_array(zero_point):
-        raise TypeError(f"{name} must be a whole number or an array of them, got {zero_point!r:.60}")
-    library, zero_point = code_array(zero_point, name)
-    return _placed(xp, library, zero_point, name, count, shape, xp.int64)
-
-
-def _placed(xp: Any, library: Any, value: Array, name: str, count: int, shape: tuple, dtype: Any) -> Array:
-    if library is not xp:
-        raise TypeError(f"{name} and the codes must come from one library, got {type(value)}")
-    if tuple(value.shape) not in ((), (count,), shape):
-        which = "row of a_q" if shape[1] == 1 else "column of b_q"
-        raise ValueError(
-            f"{name} must be one number, or one for each {which} with shape ({count},) or {shape}, got shape "
-            f"{tuple(value.shape)}; what varies along the axis that is summed over cannot leave the sum"
-        )
-    value = xp.astype(value, dtype)
-    return xp.reshape(value, shape) if value.ndim else value
-
-
-def _signed(xp: Any, q: Array, zero_point: Array) -> tuple[Array, Array]:
-    """Unsigned bytes and their zero point, both 128 less: the same values, in int8."""
-    if q.dtype != xp.uint8:
-        return q, zero_point
-    return xp.astype(xp.astype(q, xp.int16) - 128, xp.int8), zero_point - 128
-
-
-def _product(xp: Any, a_q: Array, b_q: Array, a_zp: Array, b_zp: Array) -> Array:
-    """a_q @ b_q in int64, by the fastest way that is exact."""
-    length = a_q.shape[1]
-    largest = length * (_largest(xp, a_q) + _largest(xp, a_zp)) * (_largest(xp, b_q) + _largest(xp, b_zp))
-    if largest >= INT64:
-        raise ValueError(f"sums may reach {largest:.3g}, which int64 cannot hold: {length} products of such codes")
-    if array_api_compat.is_torch_namespace(xp) and a_q.dtype == b_q.dtype == xp.int8:
-        from labutils.models import kernels
-
-        if length <= kernels.MOST_PRODUCTS:
-            return xp.astype(kernels.int_matmul(a_q, b_q), xp.int64)
-    work = xp.float64 if largest <= EXACT_IN_FLOAT64 else xp.int64
-    return xp.astype(xp.astype(a_q, work) @ xp.astype(b_q, work), xp.int64)
-
-
-def _largest(xp: Any, q: Array) -> int:
-    return max(-int(xp.min(q)), int(xp.max(q)))
-
-
-FLOAT32 = 2.0**-24  # the largest relative error of one rounding
-
-
-HAND = (np.array([[130, 125, 140]], np.uint8), 0.1, np.array([[12], [-3], [5]], np.int8), 0.5)  # of the lesson
-
-
-def _matmul_cases() -> list[Case]:
+def cases() -> list[Case]:
     rng = np.random.default_rng(5)
 
     def codes(kind: type, *shape: int) -> np.ndarray:
         info = np.iinfo(kind)
         return rng.integers(info.min, info.max, shape, dtype=kind, endpoint=True)
 
-    weight, _ = _trained("head")
-    x_q, x_scale, x_zp = answers.quantize_asymmetric(_pooled())
+    weight, _ = head()
+    x_q, x_scale, x_zp = answers.quantize_asymmetric(pooled())
     w_q, w_scales = answers.quantize_per_channel(weight, 0)
-    _, w_scale = answers.quantize_symmetric(weight)
+    one_q, one_scale = answers.quantize_symmetric(weight)
     tokens, token_scales = answers.quantize_per_token(rng.normal(size=(6, 6)).astype(np.float32))
     channels = np.geomspace(0.01, 0.1, 6).astype(np.float32)
     largest = np.where(rng.random((3, 4096)) < 0.9, 127, -128).astype(np.int8)
@@ -178,11 +71,8 @@ def _matmul_cases() -> list[Case]:
         Case("both symmetric", (codes(np.int8, 3, 20), 0.02, codes(np.int8, 20, 4), 0.005)),
         Case("only a has a zero point", (codes(np.uint8, 3, 20), 0.02, codes(np.int8, 20, 4), 0.005), {"a_zp": 131}),
         Case("only b has a zero point", (codes(np.int8, 5, 20), 0.1, codes(np.uint8, 20, 4), 0.5), {"b_zp": 77}),
-        Case(
-            "both have zero points",
-            (codes(np.uint8, 4, 30), 0.02, codes(np.uint8, 30, 6), 0.5),
-            {"a_zp": 200, "b_zp": 90},
-        ),
+        Case("both have zero points", (codes(np.uint8, 4, 30), 0.02, codes(np.uint8, 30, 6), 0.5),
+             {"a_zp": 200, "b_zp": 90}),
         Case("square, both have zero points", (codes(np.uint8, 8, 8), 0.02, codes(np.uint8, 8, 8), 0.5),
              {"a_zp": 3, "b_zp": 250}),
         Case("signed codes, zero points below 0", (codes(np.int8, 4, 9), 0.3, codes(np.int8, 9, 3), 0.2),
@@ -190,8 +80,7 @@ def _matmul_cases() -> list[Case]:
         Case("4-bit codes with zero points", (codes(np.uint8, 4, 16) & 15, 0.1, codes(np.uint8, 16, 3) & 15, 0.1),
              {"a_zp": 8, "b_zp": 5}),
         Case("activations of the digits network by its head", (x_q, x_scale, w_q.T, w_scales), {"a_zp": int(x_zp)}),
-        Case("one scale for the head", (x_q, x_scale, answers.quantize_symmetric(weight)[0].T, w_scale),
-             {"a_zp": int(x_zp)}),
+        Case("one scale for the head", (x_q, x_scale, one_q.T, one_scale), {"a_zp": int(x_zp)}),
         Case("a scale for each row and each column, square", (tokens, token_scales, codes(np.int8, 6, 6), channels)),
         Case("4096 of the largest codes", (largest, 0.01, largest.T.copy(), 0.01)),
         Case("4096 of the largest codes, with zero points", (high, 0.1, low, 1.0), {"a_zp": 1, "b_zp": 255}),
@@ -201,19 +90,19 @@ def _matmul_cases() -> list[Case]:
     ]  # fmt: skip
 
 
-def _read_product(value: object) -> dict:
+def read_product(value: object) -> dict:
     y = as_array(value, "the result")
-    # A mistake is the same mistake in float32 and in float64, and both may be returned.
+    # float32 and float64 may both be returned, and a mistake is the same mistake in either.
     return {"y": y.astype(np.float64) if y.dtype == np.float32 else y}
 
 
-def _integer_sums(a_q: np.ndarray, b_q: np.ndarray, a_zp: int = 0, b_zp: int = 0) -> np.ndarray:
+def integer_sums(a_q: np.ndarray, b_q: np.ndarray, a_zp: int = 0, b_zp: int = 0) -> np.ndarray:
     return (a_q.astype(np.int64) - a_zp) @ (b_q.astype(np.int64) - b_zp)
 
 
-def _judge_product(answer: dict, case: Case) -> None:
+def judge(answer: dict, case: Case) -> None:
     a_q, a_scale, b_q, b_scale = case.args
-    y, sums = answer["y"], _integer_sums(a_q, b_q, **case.kwargs)
+    y, sums = answer["y"], integer_sums(a_q, b_q, **case.kwargs)
     if y.shape != sums.shape:
         raise Wrong(f"the result should have shape {sums.shape}, rows of a by columns of b, but it has {y.shape}")
     if y.dtype.kind != "f":
@@ -225,282 +114,192 @@ def _judge_product(answer: dict, case: Case) -> None:
     allowed = 8 * FLOAT32 * np.abs(expected)  # the sum, two scales, their product and the result, each rounded
     if (bad := ~(error <= allowed)).any():
         worst = np.unravel_index(np.argmax(np.where(bad, np.nan_to_num(error - allowed, nan=np.inf), 0)), y.shape)
-        told = "" if sums[worst] else ": the integers cancel, and floats do not"
+        cancelled = "" if sums[worst] else ": the integers cancel, and floats do not"
         raise Wrong(
             f"result[{place(worst)}] should be {expected[worst]:.9g}, the integer {sums[worst]} times the scales, "
-            f"but it is {y[worst]:.9g}{told}"
+            f"but it is {y[worst]:.9g}{cancelled}"
         )
 
 
-def _multiplied(
-    total: Callable = lambda a, b, za, zb: _integer_sums(a, b, za, zb),
-    rescale: Callable = lambda sums, a_scale, b_scale: sums * (a_scale * b_scale),
-) -> Callable:
-    """A quantized matmul in which the integers or the scaling are wrong."""
+@dataclass(frozen=True)
+class Product(Recipe):
+    """rescale(sums(a_q, b_q, a_zp, b_zp), a_scale, b_scale)."""
 
-    def quantized_matmul(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
-        return rescale(total(a_q, b_q, a_zp, b_zp), a_scale, b_scale)
+    sums: Callable = integer_sums
+    rescale: Callable = lambda sums, a_scale, b_scale: sums * (a_scale * b_scale)
 
-    return quantized_matmul
+    def __call__(self, a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+        return self.rescale(self.sums(a_q, b_q, a_zp, b_zp), a_scale, b_scale)
 
 
-def _expanded(
-    a_term: Callable = lambda a, b, za: -za * b.sum(axis=0, keepdims=True),
+right = Product()
+
+
+def expanded(
+    a_term: Callable = lambda a, b, za: -za * b.sum(axis=0),
     b_term: Callable = lambda a, b, zb: -zb * a.sum(axis=1, keepdims=True),
     last: Callable = lambda a, b, za, zb: a.shape[1] * za * zb,
-) -> Callable:
-    """The expansion in which one term is wrong, in int64."""
+) -> Product:
+    """The sums as four terms, of which one can be replaced."""
 
-    def total(a, b, za, zb):
+    def sums(a, b, za, zb):
         a, b = a.astype(np.int64), b.astype(np.int64)
         return a @ b + a_term(a, b, za) + b_term(a, b, zb) + last(a, b, za, zb)
 
-    return _multiplied(total)
+    return right.but(sums=sums)
 
 
-def _floats(dtype: type, of_scales: type) -> Callable:
-    """Dequantizes both, and multiplies what comes out."""
+def floats_of(dtype: type) -> Callable:
+    """Dequantizes both matrices and multiplies the floats."""
 
     def quantized_matmul(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
-        a = (a_q.astype(dtype) - dtype(a_zp)) * np.asarray(a_scale, of_scales)
-        b = (b_q.astype(dtype) - dtype(b_zp)) * np.asarray(b_scale, of_scales)
+        a = (a_q.astype(dtype) - dtype(a_zp)) * np.asarray(a_scale, dtype)
+        b = (b_q.astype(dtype) - dtype(b_zp)) * np.asarray(b_scale, dtype)
         return (a @ b).astype(np.float32)
 
     return quantized_matmul
 
 
-def _in_floats_of(dtype: type) -> Callable:
-    """Adds up in a float type, one product after the other."""
+def accumulated_in(dtype: type) -> Callable:
+    """Sums in a float dtype, one product after the other."""
 
-    def total(a, b, za, zb):
+    def sums(a, b, za, zb):
         a, b = a.astype(dtype) - dtype(za), b.astype(dtype) - dtype(zb)
-        sums = np.zeros((a.shape[0], b.shape[1]), dtype)
+        total = np.zeros((a.shape[0], b.shape[1]), dtype)
         for k in range(a.shape[1]):
-            sums += a[:, k : k + 1] * b[k]
-        return sums.astype(np.float64)
+            total += a[:, k : k + 1] * b[k]
+        return total.astype(np.float64)
 
-    return _multiplied(total)
-
-
-def _wrapped(dtype: type, correct: bool = True) -> Callable:
-    def total(a, b, za, zb):
-        corrections = _integer_sums(a, b, za, zb) - a.astype(np.int64) @ b.astype(np.int64)
-        return (a.astype(np.int64) @ b.astype(np.int64)).astype(dtype) + corrections * correct
-
-    return _multiplied(total)
+    return sums
 
 
-def _subtracted_in(signed: type | None) -> Callable:
-    """The zero points are subtracted in the dtype of the codes, or in int8, where they do not fit."""
+def wrapped_to(dtype: type) -> Callable:
+    """a_q @ b_q in an integer dtype that is too narrow; the zero points' terms are right."""
 
-    def total(a, b, za, zb):
-        moved = (
-            (q.astype(np.int64) - zp).astype(signed or q.dtype).astype(np.int64) if zp else q.astype(np.int64)
-            for q, zp in ((a, za), (b, zb))
-        )
-        a, b = moved
-        return a @ b
+    def sums(a, b, za, zb):
+        products = integer_sums(a, b)
+        return products.astype(dtype) + integer_sums(a, b, za, zb) - products
 
-    return _multiplied(total)
+    return sums
 
 
-NO_SCALE = "The sums count in steps of a_scale * b_scale. Multiply each sum once with both."
+def in_the_dtype_of_the_codes(a, b, za, zb):
+    return (a - a.dtype.type(za)) @ (b - b.dtype.type(zb)) if min(za, zb) >= 0 else a @ b
 
 
-FLOATS = (
-    "floats are multiplied",
-    "Each code was turned into a float first, so this is the float product of two dequantized matrices: nothing is "
-    "gained, and roundings add up. Multiply the codes, add up integers, and let the scales in at the very end.",
-)
+def zero_points_subtracted_in(dtype: type | None) -> Callable:
+    """Differences in 8 bits, where they do not fit: in `dtype`, or in the dtype of the codes."""
+
+    def shifted(q, zero_point):
+        return (q.astype(np.int64) - zero_point).astype(dtype or q.dtype) if zero_point else q
+
+    return lambda a, b, za, zb: integer_sums(shifted(a, za), shifted(b, zb))
+
+
+def lying_along_rows(scale):
+    return scale[:, None] if np.ndim(scale) else scale
+
+
+def lying_along_columns(scale):
+    return scale.reshape(-1) if np.ndim(scale) else scale
 
 
 WRAPS = (
     "Multiplying keeps the dtype of the codes: 127 * 127 = 16129 does not fit, and wraps around without a word. Cast "
     "both to a wide integer before you multiply."
 )
-
-
+FLOATS = (
+    "Each code was turned into a float first, so this is the float product of two dequantized matrices: nothing is "
+    "gained, and roundings add up. Multiply the codes, add up integers, and let the scales in at the very end."
+)
+SUBTRACTED = "In (p - z)(q - w) the terms with one zero point are subtracted: pq - zq - wp + zw."
+NO_SCALE = "The sums count in steps of a_scale * b_scale. Multiply each sum once with both."
 SIDE = (
     "a_scale belongs to the rows of the result, b_scale to its columns. Shape (N,) broadcasts along columns by itself; "
     "do not turn it."
 )
 
-
-QUANTIZED_MATMUL = (
-    Misconception("accumulates in int8", _wrapped(np.int8), WRAPS),
-    Misconception(
-        "accumulates in int8", _multiplied(lambda a, b, za, zb: a.astype(np.int8) @ b.astype(np.int8)), WRAPS
-    ),
-    Misconception(
-        "accumulates in the dtype of the codes",
-        _multiplied(
-            lambda a, b, za, zb: (a - a.dtype.type(za)) @ (b - b.dtype.type(zb)) if min(za, zb) >= 0 else a @ b
-        ),
-        WRAPS,
-    ),
-    Misconception(
-        "accumulates in int16",
-        _wrapped(np.int16),
-        "A product of two 8-bit codes fits into 16 bits, but a sum of more than one or two may not. Add up in 32.",
-    ),
-    Misconception(
-        "accumulates in float16",
-        _in_floats_of(np.float16),
-        "float16 knows whole numbers up to 2048, and ends at 65504. Add up integers, in int32.",
-    ),
-    Misconception(
-        "accumulates in float32",
-        _in_floats_of(np.float32),
+MISCONCEPTIONS = (
+    Misconception("accumulates in int8", right.but(sums=wrapped_to(np.int8)), WRAPS),
+    Misconception("accumulates in int8",
+        right.but(sums=lambda a, b, za, zb: a.astype(np.int8) @ b.astype(np.int8)), WRAPS),
+    Misconception("accumulates in the dtype of the codes", right.but(sums=in_the_dtype_of_the_codes), WRAPS),
+    Misconception("accumulates in int16", right.but(sums=wrapped_to(np.int16)),
+        "A product of two 8-bit codes fits into 16 bits, but a sum of more than one or two may not. Add up in 32."),
+    Misconception("accumulates in float16", right.but(sums=accumulated_in(np.float16)),
+        "float16 knows whole numbers up to 2048, and ends at 65504. Add up integers, in int32."),
+    Misconception("accumulates in float32", right.but(sums=accumulated_in(np.float32)),
         "float32 knows whole numbers up to 2^24 = 16777216: about a thousand products of the largest codes. A longer "
-        "sum loses its last digits. Add up integers, in int32.",
-    ),
-    Misconception(FLOATS[0], _floats(np.float32, np.float32), FLOATS[1]),
-    Misconception(FLOATS[0], _floats(np.float64, np.float64), FLOATS[1]),
-    Misconception(
-        "the zero points are left out",
-        _multiplied(lambda a, b, za, zb: _integer_sums(a, b)),
-        "A code with a zero point stands for (q - zero_point) steps. Without it, every value is "
-        "off by the same amount, and every sum by K of those.",
-    ),
-    Misconception(
-        "the zero point of a is left out",
-        _multiplied(lambda a, b, za, zb: _integer_sums(a, b, 0, zb)),
-        "a stands for a_q - a_zp. Write the product out: a_zp meets every code of b, and b_zp.",
-    ),
-    Misconception(
-        "the zero point of b is left out",
-        _multiplied(lambda a, b, za, zb: _integer_sums(a, b, za, 0)),
-        "b stands for b_q - b_zp. Write the product out: b_zp meets every code of a, and a_zp.",
-    ),
-    Misconception(
-        "zero points are added",
-        _multiplied(lambda a, b, za, zb: _integer_sums(a, b, -za, -zb)),
+        "sum loses its last digits. Add up integers, in int32."),
+    Misconception("floats are multiplied", floats_of(np.float32), FLOATS),
+    Misconception("floats are multiplied", floats_of(np.float64), FLOATS),
+    Misconception("the zero points are left out", right.but(sums=lambda a, b, za, zb: integer_sums(a, b)),
+        "A code with a zero point stands for (q - zero_point) steps. Without it, every value is off by the same "
+        "amount, and every sum by K of those."),
+    Misconception("the zero point of a is left out", right.but(sums=lambda a, b, za, zb: integer_sums(a, b, 0, zb)),
+        "a stands for a_q - a_zp. Write the product out: a_zp meets every code of b, and b_zp."),
+    Misconception("the zero point of b is left out", right.but(sums=lambda a, b, za, zb: integer_sums(a, b, za, 0)),
+        "b stands for b_q - b_zp. Write the product out: b_zp meets every code of a, and a_zp."),
+    Misconception("zero points are added", right.but(sums=lambda a, b, za, zb: integer_sums(a, b, -za, -zb)),
         "0.0 has the code zero_point, so zero_point is subtracted from a code. In (p - z)(q - w) both terms with one "
-        "zero point are subtracted: pq - zq - wp + zw.",
-    ),
-    Misconception(
-        "the zero point's term of a is added",
-        _expanded(a_term=lambda a, b, za: za * b.sum(axis=0)),
-        "In (p - z)(q - w) the terms with one zero point are subtracted: pq - zq - wp + zw.",
-    ),
-    Misconception(
-        "the zero point's term of b is added",
-        _expanded(b_term=lambda a, b, zb: zb * a.sum(axis=1, keepdims=True)),
-        "In (p - z)(q - w) the terms with one zero point are subtracted: pq - zq - wp + zw.",
-    ),
-    Misconception(
-        "the sums of b run along the wrong axis",
-        _expanded(a_term=lambda a, b, za: -za * b.sum(axis=1)),
-        "a_zp meets all K codes of one column of b. The sum runs over K, which is axis 0 of b, and leaves N numbers.",
-    ),
-    Misconception(
-        "the sums of a run along the wrong axis",
-        _expanded(b_term=lambda a, b, zb: -zb * a.sum(axis=0)),
-        "b_zp meets all K codes of one row of a. The sum runs over K, which is axis 1 of a, and leaves M numbers.",
-    ),
-    Misconception(
-        "the sums of a lie along the columns",
-        _expanded(b_term=lambda a, b, zb: -zb * a.sum(axis=1)),
+        "zero point are subtracted: pq - zq - wp + zw."),
+    Misconception("the zero point's term of a is added",
+        expanded(a_term=lambda a, b, za: za * b.sum(axis=0)), SUBTRACTED),
+    Misconception("the zero point's term of b is added",
+        expanded(b_term=lambda a, b, zb: zb * a.sum(axis=1, keepdims=True)), SUBTRACTED),
+    Misconception("the sums of b run along the wrong axis", expanded(a_term=lambda a, b, za: -za * b.sum(axis=1)),
+        "a_zp meets all K codes of one column of b. The sum runs over K, which is axis 0 of b, and leaves N numbers."),
+    Misconception("the sums of a run along the wrong axis", expanded(b_term=lambda a, b, zb: -zb * a.sum(axis=0)),
+        "b_zp meets all K codes of one row of a. The sum runs over K, which is axis 1 of a, and leaves M numbers."),
+    Misconception("the sums of a lie along the columns", expanded(b_term=lambda a, b, zb: -zb * a.sum(axis=1)),
         "Each row of a has a sum of its own, so the M sums must lie along the rows of the result: they need shape "
-        "(M, 1) to broadcast. A flat array lies along the columns.",
-    ),
-    Misconception(
-        "the zero points changed places",
-        _expanded(
-            lambda a, b, za: -za * a.sum(axis=1, keepdims=True),
-            lambda a, b, zb: -zb * b.sum(axis=0, keepdims=True),
-        ),
-        "The zero point of a meets the codes of b, and the other way round: a_zp times the column sums of b.",
-    ),
-    Misconception(
-        "sums over everything",
-        _expanded(lambda a, b, za: -za * b.sum(), lambda a, b, zb: -zb * a.sum()),
-        "One number was subtracted from every result. Each column of b has a sum of its own, and so has each row of a.",
-    ),
-    Misconception(
-        "the last term is left out",
-        _expanded(last=lambda a, b, za, zb: 0),
+        "(M, 1) to broadcast. A flat array lies along the columns."),
+    Misconception("the zero points changed places",
+        expanded(lambda a, b, za: -za * a.sum(axis=1, keepdims=True), lambda a, b, zb: -zb * b.sum(axis=0)),
+        "The zero point of a meets the codes of b, and the other way round: a_zp times the column sums of b."),
+    Misconception("sums over everything", expanded(lambda a, b, za: -za * b.sum(), lambda a, b, zb: -zb * a.sum()),
+        "One number was subtracted from every result. Each column of b has a sum of its own, and so has each row "
+        "of a."),
+    Misconception("the last term is left out", expanded(last=lambda a, b, za, zb: 0),
         "Both corrections subtract the product of the zero points, so it has been subtracted once too often, K times "
-        "in each sum. Add it again.",
-    ),
-    Misconception(
-        "the last term is counted once",
-        _expanded(last=lambda a, b, za, zb: za * zb),
-        "a_zp * b_zp stands in every one of the K products of a sum. It comes K times.",
-    ),
-    Misconception(
-        "the last term is subtracted",
-        _expanded(last=lambda a, b, za, zb: -a.shape[1] * za * zb),
-        "Minus times minus is plus: in (p - z)(q - w) the last term is + zw.",
-    ),
-    Misconception(
-        "the last term counts rows",
-        _expanded(last=lambda a, b, za, zb: a.shape[0] * za * zb),
-        "The last term comes as often as there are products in a sum: K, the columns of a.",
-    ),
-    Misconception(
-        "the last term counts columns",
-        _expanded(last=lambda a, b, za, zb: b.shape[1] * za * zb),
-        "The last term comes as often as there are products in a sum: K, the rows of b.",
-    ),
-    Misconception(
-        "zero points subtracted in 8 bits",
-        _subtracted_in(None),
-        "200 - 255 is -55, which uint8 does not know: it becomes 201. Cast to a wide integer first, then subtract.",
-    ),
-    Misconception(
-        "zero points subtracted in 8 bits",
-        _subtracted_in(np.int8),
-        "255 - 3 is 252, which int8 does not know: it becomes -4. The difference of two bytes needs 9 bits: cast to a "
-        "wide integer first.",
-    ),
-    Misconception("the scales are left out", _multiplied(rescale=lambda sums, a, b: sums.astype(np.float64)), NO_SCALE),
-    Misconception("the scale of b is left out", _multiplied(rescale=lambda sums, a, b: sums * a), NO_SCALE),
-    Misconception("the scale of a is left out", _multiplied(rescale=lambda sums, a, b: sums * b), NO_SCALE),
-    Misconception(
-        "the scales are applied twice", _multiplied(rescale=lambda sums, a, b: sums * (a * b) * (a * b)), NO_SCALE
-    ),
-    Misconception("divides by the scales", _multiplied(rescale=lambda sums, a, b: sums / (a * b)), NO_SCALE),
-    Misconception("the scales are added", _multiplied(rescale=lambda sums, a, b: sums * (a + b)), NO_SCALE),
-    Misconception(
-        "the scales of columns lie along the rows",
-        _multiplied(rescale=lambda sums, a, b: sums * a * (b[:, None] if np.ndim(b) else b)),
-        SIDE,
-    ),
-    Misconception(
-        "the scales of rows lie along the columns",
-        _multiplied(rescale=lambda sums, a, b: sums * (a.T if np.ndim(a) else a) * b),
-        SIDE,
-    ),
-    Misconception(
-        "the scales change sides",
-        _multiplied(
-            rescale=lambda sums, a, b: sums * (a.reshape(-1) if np.ndim(a) else a) * (b[:, None] if np.ndim(b) else b)
-        ),
-        SIDE,
-    ),
-    Misconception(
-        "b is transposed",
-        _multiplied(lambda a, b, za, zb: _integer_sums(a, b.T, za, zb)),
-        "b_q is (K, N) already, as in a_q @ b_q. Whoever calls with a weight (N, K) transposes it before.",
-    ),
-    Misconception(
-        "elements are multiplied, not matrices",
-        _multiplied(lambda a, b, za, zb: (a.astype(np.int64) - za) * (b.astype(np.int64) - zb)),
-        "`*` multiplies element by element. A matrix product is `@`.",
-    ),
-    Misconception(
-        "the result is rounded",
-        _multiplied(rescale=lambda sums, a, b: np.round(sums * (a * b)).astype(np.int32)),
-        "The result is in units of the original numbers, not in steps. Return floats, as they are.",
-    ),
-    Misconception(
-        "the result is clipped to 8 bits",
-        _multiplied(rescale=lambda sums, a, b: np.clip(sums, -128, 127) * (a * b)),
-        "A sum of many products is far larger than a code, and nothing makes codes of it here. Do not clip it.",
-    ),
-)
-
+        "in each sum. Add it again."),
+    Misconception("the last term is counted once", expanded(last=lambda a, b, za, zb: za * zb),
+        "a_zp * b_zp stands in every one of the K products of a sum. It comes K times."),
+    Misconception("the last term is subtracted", expanded(last=lambda a, b, za, zb: -a.shape[1] * za * zb),
+        "Minus times minus is plus: in (p - z)(q - w) the last term is + zw."),
+    Misconception("the last term counts rows", expanded(last=lambda a, b, za, zb: a.shape[0] * za * zb),
+        "The last term comes as often as there are products in a sum: K, the columns of a."),
+    Misconception("the last term counts columns", expanded(last=lambda a, b, za, zb: b.shape[1] * za * zb),
+        "The last term comes as often as there are products in a sum: K, the rows of b."),
+    Misconception("zero points subtracted in 8 bits", right.but(sums=zero_points_subtracted_in(None)),
+        "200 - 255 is -55, which uint8 does not know: it becomes 201. Cast to a wide integer first, then subtract."),
+    Misconception("zero points subtracted in 8 bits", right.but(sums=zero_points_subtracted_in(np.int8)),
+        "255 - 3 is 252, which int8 does not know: it becomes -4. The difference of two bytes needs 9 bits: cast to "
+        "a wide integer first."),
+    Misconception("the scales are left out", right.but(rescale=lambda sums, a, b: sums.astype(np.float64)), NO_SCALE),
+    Misconception("the scale of b is left out", right.but(rescale=lambda sums, a, b: sums * a), NO_SCALE),
+    Misconception("the scale of a is left out", right.but(rescale=lambda sums, a, b: sums * b), NO_SCALE),
+    Misconception("the scales are applied twice", right.but(rescale=lambda sums, a, b: sums * (a * b) ** 2), NO_SCALE),
+    Misconception("divides by the scales", right.but(rescale=lambda sums, a, b: sums / (a * b)), NO_SCALE),
+    Misconception("the scales are added", right.but(rescale=lambda sums, a, b: sums * (a + b)), NO_SCALE),
+    Misconception("the scales of columns lie along the rows",
+        right.but(rescale=lambda sums, a, b: sums * a * lying_along_rows(b)), SIDE),
+    Misconception("the scales of rows lie along the columns",
+        right.but(rescale=lambda sums, a, b: sums * lying_along_columns(a) * b), SIDE),
+    Misconception("the scales change sides",
+        right.but(rescale=lambda sums, a, b: sums * lying_along_columns(a) * lying_along_rows(b)), SIDE),
+    Misconception("b is transposed", right.but(sums=lambda a, b, za, zb: integer_sums(a, b.T, za, zb)),
+        "b_q is (K, N) already, as in a_q @ b_q. Whoever calls with a weight (N, K) transposes it before."),
+    Misconception("elements are multiplied, not matrices",
+        right.but(sums=lambda a, b, za, zb: (a.astype(np.int64) - za) * (b.astype(np.int64) - zb)),
+        "`*` multiplies element by element. A matrix product is `@`."),
+    Misconception("the result is rounded",
+        right.but(rescale=lambda sums, a, b: np.round(sums * (a * b)).astype(np.int32)),
+        "The result is in units of the original numbers, not in steps. Return floats, as they are."),
+    Misconception("the result is clipped to 8 bits",
+        right.but(rescale=lambda sums, a, b: np.clip(sums, -128, 127) * (a * b)),
+        "A sum of many products is far larger than a code, and nothing makes codes of it here. Do not clip it."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="quantized_matmul",
@@ -508,8 +307,8 @@ EXERCISE = Exercise(
     place=10,
     points=3,
     reference=quantized_matmul,
-    cases=_matmul_cases,
-    read=_read_product,
-    judge=_judge_product,
-    misconceptions=QUANTIZED_MATMUL,
+    cases=cases,
+    read=read_product,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
 )

@@ -1,22 +1,26 @@
-"""compare predictions."""
+"""compare_predictions: how often a model and its quantized copy are right, and how often they agree."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import as_number, describe
 from labutils.labs.lab06 import LESSON
+from labutils.labs.recipes import Recipe
 
-if TYPE_CHECKING:
-    pass
-
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
+KEYS = ("accuracy", "quantized_accuracy", "agreement")
+HAND = (  # the lesson's: three answers of five are right before and after, and three of five stay
+    np.array([[2, 1, 0], [0, 3, 1], [1, 0, 4], [5, 1, 0], [0, 2, 1]], dtype=np.float32),
+    np.array([[2, 1, 0], [0, 3, 1], [1, 3, 2], [5, 1, 0], [0, 1, 2]], dtype=np.float32),
+    np.array([0, 1, 2, 1, 2]),
+)
 
 
 def compare_predictions(logits: Array, quantized_logits: Array, labels: Array) -> dict[str, float]:
@@ -29,7 +33,7 @@ def compare_predictions(logits: Array, quantized_logits: Array, labels: Array) -
 
     (n, classes) logits, (n,) integer labels, NumPy or torch. ValueError for shapes that do not match.
     """
-    logits, quantized_logits, labels = (_plain(x) for x in (logits, quantized_logits, labels))
+    logits, quantized_logits, labels = (as_numpy(x) for x in (logits, quantized_logits, labels))
     if logits.ndim != 2 or not logits.size or quantized_logits.shape != logits.shape:
         raise ValueError(
             f"logits and quantized_logits must have one shape (n, classes), got {logits.shape} "
@@ -45,24 +49,12 @@ def compare_predictions(logits: Array, quantized_logits: Array, labels: Array) -
     }
 
 
-def _plain(x: Array) -> Any:
-    import numpy as np
-
+def as_numpy(x: Array) -> np.ndarray:
     return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
 
 
-KEYS = ("accuracy", "quantized_accuracy", "agreement")
-
-
-HAND = (  # the lesson's: three answers of five are right before and after, and three of five stay
-    np.array([[2, 1, 0], [0, 3, 1], [1, 0, 4], [5, 1, 0], [0, 2, 1]], dtype=np.float32),
-    np.array([[2, 1, 0], [0, 3, 1], [1, 3, 2], [5, 1, 0], [0, 1, 2]], dtype=np.float32),
-    np.array([0, 1, 2, 1, 2]),
-)
-
-
-def _prediction_cases() -> list[Case]:
-    import torch  # noqa: F401 - takes seconds, and here no clock runs yet
+def cases() -> list[Case]:
+    import torch  # noqa: F401 - takes seconds, and no time limit runs here
 
     rng = np.random.default_rng(6)
 
@@ -86,13 +78,13 @@ def _prediction_cases() -> list[Case]:
     ]
 
 
-def _run_comparison(submission: Callable, *arrays: np.ndarray) -> Any:
+def on_tensors(submission: Callable, *arrays: np.ndarray) -> Any:
     import torch
 
     return submission(*(torch.tensor(array) for array in arrays))
 
 
-def _read_comparison(value: Any) -> dict:
+def read(value: Any) -> dict:
     if not isinstance(value, dict):
         raise Wrong(f"it should return a dict with {', '.join(KEYS)}, but it returned {describe(value)}")
     missing = [key for key in KEYS if key not in value]
@@ -101,7 +93,7 @@ def _read_comparison(value: Any) -> dict:
     return {key: as_number(value[key], key) for key in KEYS}
 
 
-def _judge_comparison(answer: dict, case: Case) -> None:
+def judge(answer: dict, case: Case) -> None:
     expected = compare_predictions(*case.args)
     for key in KEYS:
         if not math.isclose(answer[key], expected[key], abs_tol=1e-6):
@@ -111,110 +103,76 @@ def _judge_comparison(answer: dict, case: Case) -> None:
             )
 
 
-def _comparing(
-    answer_of: Callable = lambda logits: logits.argmax(dim=1),
-    share: Callable = lambda hits: hits.double().mean(),
-    agreement: Callable | None = None,
-    finish: Callable = lambda result: result,
-) -> Callable:
-    """Compares predictions, in which one step can be replaced by a wrong one."""
+@dataclass(frozen=True)
+class Compare(Recipe):
+    """Three shares: of `before == labels`, of `after == labels`, and of agree(before, after, labels)."""
 
+    answer_of: Callable = lambda logits: logits.argmax(dim=1)
+    share: Callable = lambda hits: hits.double().mean()
+    agree: Callable = lambda before, after, labels: before == after
+
+    def __call__(self, logits, quantized_logits, labels):
+        before, after = self.answer_of(logits), self.answer_of(quantized_logits)
+        hits = before == labels, after == labels, self.agree(before, after, labels)
+        return dict(zip(KEYS, map(self.share, hits)))
+
+
+right = Compare()
+
+
+def among_the_right(before, after, labels):
+    right = before == labels
+    return (before == after)[right] if right.any() else right
+
+
+def equal_accuracies(before, after, labels):
+    return 1 - ((before == labels).double().mean() - (after == labels).double().mean()).abs()
+
+
+def comparing_logits(equal: Callable) -> Callable:
     def compare(logits, quantized_logits, labels):
-        before, after = answer_of(logits), answer_of(quantized_logits)
-        agree = share(before == after) if agreement is None else agreement(logits, quantized_logits, labels)
-        return finish({
-            "accuracy": share(before == labels), "quantized_accuracy": share(after == labels), "agreement": agree,
-        })  # fmt: skip
+        agreement = equal(logits, quantized_logits).double().mean()
+        return right(logits, quantized_logits, labels) | {"agreement": agreement}
 
     return compare
 
 
-def _right(logits, labels):
-    return logits.argmax(dim=1) == labels
-
-
-COMPARE_PREDICTIONS = (
-    Misconception(
-        "agreement with the labels",
-        _comparing(agreement=lambda a, b, labels: _right(b, labels).double().mean()),
+MISCONCEPTIONS = (
+    Misconception("agreement with the labels",
+        right.but(agree=lambda before, after, labels: after == labels),
         "That is the quantized model's accuracy once more. Agreement asks whether the two models say the same, be it "
-        "right or wrong: no label takes part.",
-    ),
-    Misconception(
-        "agreement where both are right",
-        _comparing(agreement=lambda a, b, labels: (_right(a, labels) & _right(b, labels)).double().mean()),
-        "Two models agree as well where both give the same wrong answer. Compare their answers, without the labels.",
-    ),
-    Misconception(
-        "agreement where both are right or both are wrong",
-        _comparing(agreement=lambda a, b, labels: (_right(a, labels) == _right(b, labels)).double().mean()),
-        "Both wrong is not the same answer: one may say 3 and the other 8. Compare the answers themselves.",
-    ),
-    Misconception(
-        "agreement among the answers that were right",
-        _comparing(
-            agreement=lambda a, b, labels: (
-                ((a.argmax(1) == b.argmax(1)) & _right(a, labels)).sum() / max(1, int(_right(a, labels).sum()))
-            )
-        ),
-        "Agreement counts all inputs, also those that the float model gets wrong. No label takes part.",
-    ),
-    Misconception(
-        "agreement from the two accuracies",
-        _comparing(
-            agreement=lambda a, b, labels: (
-                1 - (_right(a, labels).double().mean() - _right(b, labels).double().mean()).abs()
-            )
-        ),
-        "Two models of equal accuracy may be wrong about different images. Compare them image by image.",
-    ),
-    Misconception(
-        "agreement of the logits",
-        _comparing(agreement=lambda a, b, labels: (a == b).double().mean()),
-        "Logits hardly ever stay exactly equal, and need not: the answer is the class of the largest. Compare answers.",
-    ),
-    Misconception(
-        "agreement of the logits",
-        _comparing(agreement=lambda a, b, labels: (a - b).abs().lt(0.1).double().mean()),
-        "Logits move, and need not stay: the answer is the class of the largest. Compare answers.",
-    ),
-    Misconception(
-        "the largest along the wrong axis",
-        _comparing(answer_of=lambda logits: logits.argmax(dim=0)),
-        "Each row is an input, each column a class. The answer is the column of the largest number in a row.",
-    ),
-    Misconception(
-        "the largest of all",
-        _comparing(answer_of=lambda logits: logits.argmax()),
-        "Without an axis, argmax looks at the whole table. Ask for one answer a row.",
-    ),
-    Misconception(
-        "the smallest logit",
-        _comparing(answer_of=lambda logits: logits.argmin(dim=1)),
-        "A model answers with the class of the largest logit.",
-    ),
-    Misconception(
-        "counts instead of fractions",
-        _comparing(share=lambda hits: hits.sum()),
-        "Divide by the number of inputs.",
-    ),
-    Misconception(
-        "percent instead of fractions",
-        _comparing(share=lambda hits: 100 * hits.double().mean()),
-        "The contract asks for fractions, from 0 to 1.",
-    ),
-    Misconception(
-        "errors instead of hits",
-        _comparing(share=lambda hits: 1 - hits.double().mean()),
-        "That is how often they differ. Accuracy and agreement say how often they do not.",
-    ),
-    Misconception(
-        "float and quantized swapped",
-        _comparing(finish=lambda r: {**r, "accuracy": r["quantized_accuracy"], "quantized_accuracy": r["accuracy"]}),
-        "`accuracy` belongs to the float model, whose logits come first.",
-    ),
-)
-
+        "right or wrong: no label takes part."),
+    Misconception("agreement where both are right",
+        right.but(agree=lambda before, after, labels: (before == labels) & (after == labels)),
+        "Two models agree as well where both give the same wrong answer. Compare their answers, without the labels."),
+    Misconception("agreement where both are right or both are wrong",
+        right.but(agree=lambda before, after, labels: (before == labels) == (after == labels)),
+        "Both wrong is not the same answer: one may say 3 and the other 8. Compare the answers themselves."),
+    Misconception("agreement among the answers that were right", right.but(agree=among_the_right),
+        "Agreement counts all inputs, also those that the float model gets wrong. No label takes part."),
+    Misconception("agreement from the two accuracies", right.but(agree=equal_accuracies),
+        "Two models of equal accuracy may be wrong about different images. Compare them image by image."),
+    Misconception("agreement of the logits", comparing_logits(lambda a, b: a == b),
+        "Logits hardly ever stay exactly equal, and need not: the answer is the class of the largest. Compare "
+        "answers."),
+    Misconception("agreement of the logits", comparing_logits(lambda a, b: (a - b).abs() < 0.1),
+        "Logits move, and need not stay: the answer is the class of the largest. Compare answers."),
+    Misconception("the largest along the wrong axis", right.but(answer_of=lambda logits: logits.argmax(dim=0)),
+        "Each row is an input, each column a class. The answer is the column of the largest number in a row."),
+    Misconception("the largest of all", right.but(answer_of=lambda logits: logits.argmax()),
+        "Without an axis, argmax looks at the whole table. Ask for one answer a row."),
+    Misconception("the smallest logit", right.but(answer_of=lambda logits: logits.argmin(dim=1)),
+        "A model answers with the class of the largest logit."),
+    Misconception("counts instead of fractions", right.but(share=lambda hits: hits.sum()),
+        "Divide by the number of inputs."),
+    Misconception("percent instead of fractions", right.but(share=lambda hits: 100 * hits.double().mean()),
+        "The contract asks for fractions, from 0 to 1."),
+    Misconception("errors instead of hits", right.but(share=lambda hits: 1 - hits.double().mean()),
+        "That is how often they differ. Accuracy and agreement say how often they do not."),
+    Misconception("float and quantized swapped",
+        lambda logits, quantized_logits, labels: right(quantized_logits, logits, labels),
+        "`accuracy` belongs to the float model, whose logits come first."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="compare_predictions",
@@ -222,9 +180,9 @@ EXERCISE = Exercise(
     place=30,
     points=1,
     reference=compare_predictions,
-    cases=_prediction_cases,
-    read=_read_comparison,
-    judge=_judge_comparison,
-    misconceptions=COMPARE_PREDICTIONS,
-    run=_run_comparison,
+    cases=cases,
+    read=read,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
+    run=on_tensors,
 )

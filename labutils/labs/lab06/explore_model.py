@@ -14,18 +14,18 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from labutils import data
+from labutils import data, models
 from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course import palette
 from labutils.course.exercise import Wrong
 from labutils.course.explorer import Choice, Explorer, Notches, Slider, ask
-from labutils.course.reading import describe
 from labutils.labs import answers
+from labutils.labs.lab06.quantize_model import as_module
 
 BITS = range(2, 9)
 GROUP_SIZES = (8, 16, 32, 128)
 NONE, FIRST, LAST = "none", "first", "last"  # which linear layer stays in float
-BATCH = 60  # images at a time: what a layer computes stays in the processor's cache, and the slider goes on
+BATCH = 60  # images at a time, so that activations stay in the processor's cache
 SHOWN = (3, 6)  # rows and columns of images whose answer has changed
 
 
@@ -65,8 +65,6 @@ class ModelExplorer(Explorer):
     size = (9.0, 3.5)
 
     def __init__(self, model: Any, quantize: Callable):
-        from labutils import models
-
         self._names = list(models.linear_layers(model))
         if not self._names:
             raise ValueError(f"{type(model).__name__} has no nn.Linear to quantize")
@@ -74,7 +72,7 @@ class ModelExplorer(Explorer):
         self._images, self._labels = data.digits("test")
         self._float_size, self._float = self._measure(self._model)
         self._map = _MAPS.get(self._digest()) or _MAPS.setdefault(self._digest(), self._measure_all())
-        # What has been seen is not computed again; the course's own function has been seen on the whole map.
+        # No state is measured twice; those of the course's own function are all on the map.
         own = quantize is answers.quantize_model
         self._measured = dict(self._map) if own else {}
         super().__init__()
@@ -89,7 +87,7 @@ class ModelExplorer(Explorer):
     def compute(self, state: dict[str, Any]) -> ModelResult:
         key = state["num_bits"], state["group_size"], state["left"]
         if key not in self._measured:
-            quantized = ask(self._quantize, _read_module, copy.deepcopy(self._model), *self._wish(*key))["model"]
+            quantized = ask(self._quantize, _read, copy.deepcopy(self._model), *self._arguments(*key))["model"]
             try:
                 size, predictions = self._measure(quantized)
             except Exception as error:
@@ -136,7 +134,7 @@ class ModelExplorer(Explorer):
         return [self._here, self._plot_title, *self._build_grid(grid)]
 
     def _build_grid(self, grid: Any) -> list[Artist]:
-        """Places for images whose answer has changed, all of them one picture, with two answers over each."""
+        """Places for images whose answer has changed, in one picture, with the answers before and after over each."""
         rows, columns = SHOWN
         grid.set_anchor("N")
         grid.set(xlim=(0, 10 * columns), ylim=(13 * rows, 0), xticks=[], yticks=[], aspect="equal")
@@ -145,12 +143,12 @@ class ModelExplorer(Explorer):
         self._canvas_of_images = np.ones((13 * rows, 10 * columns))
         self._gallery = grid.imshow(self._canvas_of_images, cmap="gray", vmin=0, vmax=1,
                                     extent=(0, 10 * columns, 13 * rows, 0))  # fmt: skip
-        self._told = [
+        self._answers = [
             grid.text(10 * c + 5, 13 * r + 3.4, "", ha="center", va="bottom", fontsize=8.5, color=palette.QUANTIZED)
             for r, c in np.ndindex(rows, columns)
         ]
         self._grid_title = grid.set_title(" ")
-        return [self._gallery, *self._told, self._grid_title]
+        return [self._gallery, *self._answers, self._grid_title]
 
     def draw(self, result: ModelResult) -> None:
         count = len(self._labels)
@@ -158,10 +156,10 @@ class ModelExplorer(Explorer):
         times = self._float_size / result.size
         self._plot_title.set_text(f"{result.right} of {count} read right, {times:.1f} times smaller than float")
         sheet = np.ones_like(self._canvas_of_images)
-        for text in self._told:
+        for text in self._answers:
             text.set_text("")
         places = np.ndindex(SHOWN)
-        for text, (r, c), i in zip(self._told, places, result.changed, strict=False):
+        for text, (r, c), i in zip(self._answers, places, result.changed, strict=False):
             sheet[13 * r + 4 : 13 * r + 12, 10 * c + 1 : 10 * c + 9] = 1 - self._images[i, 0]
             text.set_text(f"{self._float[i]} → {result.predictions[i]}")
         self._gallery.set_data(sheet)
@@ -188,18 +186,16 @@ class ModelExplorer(Explorer):
             f"{math.sqrt(count * p * (1 - p)):.1f} images: differences of a few images are noise."
         )
 
-    # What is measured.
+    # --- measuring ---
 
-    def _wish(self, num_bits: int, group_size: int, left: str) -> tuple[Callable, tuple[str, ...]]:
+    def _arguments(self, num_bits: int, group_size: int, left: str) -> tuple[Callable, tuple[str, ...]]:
         """The arguments `convert` and `skip` for a state."""
-        from labutils import models
-
         scheme = Scheme(num_bits, granularity=PerGroup(group_size))
         skip = {NONE: (), FIRST: self._names[:1], LAST: self._names[-1:]}[left]
         return (lambda linear: models.PackedLinear(linear, scheme)), tuple(skip)
 
     def _measure(self, model: Any) -> tuple[int, np.ndarray]:
-        """Bytes stored, and what is read in each image."""
+        """Bytes stored, and the predicted digit of each image."""
         import torch
 
         with torch.no_grad():
@@ -208,10 +204,10 @@ class ModelExplorer(Explorer):
         return sum(tensor.nbytes for tensor in model.state_dict().values()), predictions
 
     def _measure_all(self) -> dict[tuple[int, int, str], tuple[int, np.ndarray, int]]:
-        """Every state -> bytes, answers, layers replaced, by the course's own function: no slider waits for it."""
+        """State -> (bytes, predictions, layers replaced) of the course's own function, for every state."""
         reached = {}
         for state in itertools.product(BITS, GROUP_SIZES, (NONE, FIRST, LAST)):
-            quantized = answers.quantize_model(self._model, *self._wish(*state))
+            quantized = answers.quantize_model(self._model, *self._arguments(*state))
             reached[state] = *self._measure(quantized), self._replaced(quantized)
         return reached
 
@@ -236,7 +232,7 @@ class ModelExplorer(Explorer):
         return whole.hexdigest()
 
 
-_MAPS: dict[str, dict] = {}  # a network's digest -> what `_measure_all` found, for the next explorer of the same one
+_MAPS: dict[str, dict] = {}  # a network's digest -> its `_measure_all`, kept for the next explorer of the same network
 
 
 def _ticks(low: float, high: float) -> tuple[list[float], list[str]]:
@@ -245,15 +241,9 @@ def _ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     return ticks, [f"{tick}" for tick in ticks]
 
 
-def _read_module(value: Any) -> dict:
-    from torch import nn
-
-    if value is None:
-        raise Wrong("it returned None: end with a `return` of the quantized copy")
-    if not isinstance(value, nn.Module):
-        raise Wrong(f"it should return a model, but it returned {describe(value)}")
-    return {"model": value}
+def _read(value: Any) -> dict:
+    return {"model": as_module(value)}
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number or 'No'} {what}" + ("" if number == 1 else "s")
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'No'} {noun}" + ("" if number == 1 else "s")

@@ -1,23 +1,23 @@
-"""layer sensitivity."""
+"""layer_sensitivity: how much a score falls when one layer alone is quantized."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from labutils import models
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import as_number, describe
-from labutils.labs import answers
 from labutils.labs.lab06 import LESSON
-from labutils.labs.lab06._shared import _changed, _inputs, _linear, _outputs, build, coarse
+from labutils.labs.lab06._coarse import coarse
+from labutils.labs.lab06._models import build, difference, inputs, outputs
+from labutils.labs.recipes import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
 
 
 def layer_sensitivity(
@@ -38,29 +38,27 @@ def layer_sensitivity(
     At 2 bits and scale 1 the weights 1.0 and 0.6 both become 1. A fall below 0 says that the score rose. Errors as in
     `labutils.models.layer_sensitivity`.
     """
-    from labutils import models
-
     return models.layer_sensitivity(model, score, convert)
 
 
-def _score(kind: str, name: str, step: float) -> Callable:
-    """Three ways to say how good a model is, of which one is fond of coarse weights."""
+def score_function(kind: str, name: str, step: float) -> Callable:
+    """Three scores of a model; "error" is the best where the first layer alone is quantized."""
     model = build(name)
-    x = _inputs(model, 100)
-    y = _outputs(model, x)
+    x = inputs(model, 100)
+    y = outputs(model, x)
     if kind == "accuracy":
         labels = y.argmax(dim=1)
         labels[::9] = (labels[::9] + 1) % y.shape[1]
-        return lambda model: (_outputs(model, x).argmax(dim=1) == labels).double().mean().item()
+        return lambda model: (outputs(model, x).argmax(dim=1) == labels).double().mean().item()
     if kind == "closeness":
-        return lambda model: 1 / (1 + (_outputs(model, x) - y).square().mean().item())
-    others = list(_linear(model))[1:]
-    target = _outputs(answers.quantize_model(model, coarse(step), others), x) if others else y
-    return lambda model: -(_outputs(model, x) - target).square().mean().item()
+        return lambda model: 1 / (1 + (outputs(model, x) - y).square().mean().item())
+    others = list(models.linear_layers(model))[1:]
+    target = outputs(models.quantize_model(model, coarse(step), skip=others), x) if others else y
+    return lambda model: -(outputs(model, x) - target).square().mean().item()
 
 
-def _sensitivity_cases() -> list[Case]:
-    import torch  # noqa: F401 - takes seconds, and here no clock runs yet
+def cases() -> list[Case]:
+    import torch  # noqa: F401 - takes seconds, and no time limit runs here
 
     return [
         Case("how near the outputs stay, three layers", ("perceptron", "closeness", 0.25)),
@@ -72,28 +70,28 @@ def _sensitivity_cases() -> list[Case]:
     ]
 
 
-def _run_sensitivity(submission: Callable, name: str, kind: str, step: float) -> tuple:
+def on_model(submission: Callable, name: str, kind: str, step: float) -> tuple:
     model = build(name)
-    return name, model, submission(model, _score(kind, name, step), coarse(step))
+    return name, model, submission(model, score_function(kind, name, step), coarse(step))
 
 
-def _read_sensitivity(value: Any) -> dict:
+def read(value: Any) -> dict:
     name, model, result = value
     if not isinstance(result, dict):
         raise Wrong(f"it should return a dict, name -> fall of the score, but it returned {describe(result)}")
     named = {str(key): as_number(fall, f"the fall at {key}") for key, fall in result.items()}
-    return {"changed": bool(_changed(model, name)), **named}
+    return {"changed": bool(difference(model, name)), **named}
 
 
 @cache
-def _falls(name: str, kind: str, step: float) -> dict[str, float]:
-    return layer_sensitivity(build(name), _score(kind, name, step), coarse(step))
+def expected_falls(name: str, kind: str, step: float) -> dict[str, float]:
+    return layer_sensitivity(build(name), score_function(kind, name, step), coarse(step))
 
 
-def _judge_sensitivity(answer: dict, case: Case) -> None:
+def judge(answer: dict, case: Case) -> None:
     if answer["changed"]:
         raise Wrong("the model that you were given is no longer what it was: quantize copies of it")
-    expected = _falls(*case.args)
+    expected = expected_falls(*case.args)
     missing = [name for name in expected if name not in answer]
     extra = [name for name in answer if name not in expected and name != "changed"]
     if missing:
@@ -106,141 +104,106 @@ def _judge_sensitivity(answer: dict, case: Case) -> None:
             raise Wrong(f"with `{name}` alone quantized the score falls by {fall:.4g}, but you say {answer[name]:.4g}")
 
 
-def _only(model: Any, convert: Callable, name: str) -> Any:
-    return answers.quantize_model(model, convert, [other for other in _linear(model) if other != name])
+def only(model, convert, name):
+    """A copy in which this layer alone is quantized."""
+    return models.quantize_model(model, convert, skip=[other for other in models.linear_layers(model) if other != name])
 
 
-def _measuring(
-    fall: Callable = lambda best, now: best - now,
-    version: Callable = _only,
-    names: Callable = _linear,
-    key: Callable = lambda name: name,
-) -> Callable:
-    """Measures sensitivities, in which one step can be replaced by a wrong one."""
+@dataclass(frozen=True)
+class Measure(Recipe):
+    """key(name) -> fall(score(model), score(version(model, convert, name))) for each of names(model)."""
 
-    def sensitivity(model, score, convert):
+    fall: Callable = lambda best, now: best - now
+    version: Callable = only
+    names: Callable = lambda model: models.linear_layers(model)
+    key: Callable = lambda name: name
+
+    def __call__(self, model, score, convert):
         best = score(model)
-        return {key(name): fall(best, score(version(model, convert, name))) for name in names(model)}
-
-    return sensitivity
-
-
-def _cumulative(model, score, convert):
-    best, done, falls = score(model), [], {}
-    for name in _linear(model):
-        done.append(name)
-        falls[name] = best - score(_all_but(model, convert, [n for n in _linear(model) if n not in done]))
-    return falls
+        return {
+            self.key(name): self.fall(best, score(self.version(model, convert, name))) for name in self.names(model)
+        }
 
 
-def _step_by_step(model, score, convert):
-    falls = _cumulative(model, score, convert)
-    before = [0, *list(falls.values())[:-1]]
-    return {name: fall - last for (name, fall), last in zip(falls.items(), before, strict=True)}
+right = Measure()
 
 
-def _all_but(model: Any, convert: Callable, left: list[str]) -> Any:
-    layers = _linear(model)
-    return model if set(left) == set(layers) else answers.quantize_model(model, convert, left)
+def all_but(model, convert, left):
+    """A copy in which all layers are quantized but those in `left`."""
+    if set(left) == set(models.linear_layers(model)):
+        return model
+    return models.quantize_model(model, convert, skip=left)
 
 
-def _of_the_model_itself(model, score, convert):
+def cumulative(model, score, convert):
+    best, names = score(model), list(models.linear_layers(model))
+    return {name: best - score(all_but(model, convert, names[i:])) for i, name in enumerate(names, start=1)}
+
+
+def step_by_step(model, score, convert):
+    falls = cumulative(model, score, convert)
+    return {name: fall - before for (name, fall), before in zip(falls.items(), [0, *falls.values()])}
+
+
+def of_the_model_itself(model, score, convert):
     best, falls = score(model), {}
-    for name, layer in _linear(model).items():
+    for name, layer in models.linear_layers(model).items():
         path, _, last = name.rpartition(".")
         setattr(model.get_submodule(path), last, convert(layer))
         falls[name] = best - score(model)
     return falls
 
 
-def _gain_of_float(model, score, convert):
-    everything = score(answers.quantize_model(model, convert))
-    return {name: score(_all_but(model, convert, [name])) - everything for name in _linear(model)}
+def gain_of_float(model, score, convert):
+    everything = score(models.quantize_model(model, convert))
+    return {name: score(all_but(model, convert, [name])) - everything for name in models.linear_layers(model)}
 
 
-def _from_everything(model, score, convert):
-    everything = score(answers.quantize_model(model, convert))
-    return {name: score(_only(model, convert, name)) - everything for name in _linear(model)}
+def from_everything(model, score, convert):
+    everything = score(models.quantize_model(model, convert))
+    return {name: score(only(model, convert, name)) - everything for name in models.linear_layers(model)}
 
 
-LAYER_SENSITIVITY = (
-    Misconception(
-        "layers are left quantized",
-        _cumulative,
+MISCONCEPTIONS = (
+    Misconception("layers are left quantized", cumulative,
         "Each layer was quantized on top of those before it, so the last one is blamed for all. Start from the float "
-        "model for every layer.",
-    ),
-    Misconception(
-        "layers are left quantized, and each is charged the difference",
-        _step_by_step,
-        "The differences depend on the order, since errors meet errors. Start from the float model for every layer.",
-    ),
-    Misconception(
-        "quantizes the model itself",
-        _of_the_model_itself,
+        "model for every layer."),
+    Misconception("layers are left quantized, and each is charged the difference", step_by_step,
+        "The differences depend on the order, since errors meet errors. Start from the float model for every layer."),
+    Misconception("quantizes the model itself", of_the_model_itself,
         "The caller's model lost its float layers, and each layer was judged with those before it quantized as well. "
-        "Make a new copy for each layer.",
-    ),
-    Misconception(
-        "all other layers are quantized instead",
-        _measuring(version=lambda model, convert, name: _all_but(model, convert, [name])),
-        "`skip` names what stays in float. To quantize one layer alone, skip all the others.",
-    ),
-    Misconception(
-        "what leaving a layer in float gains",
-        _gain_of_float,
-        "That starts from the model with everything quantized and takes one layer back. It is a fair question too, but "
-        "the contract starts from float and quantizes one layer.",
-    ),
-    Misconception(
-        "compared with the model that has everything quantized",
-        _from_everything,
-        "The fall is measured from the score of the float model.",
-    ),
-    Misconception(
-        "all layers are quantized each time",
-        _measuring(version=lambda model, convert, name: answers.quantize_model(model, convert)),
-        "Every layer got the same number: the whole model was quantized for each. Quantize one layer, skip the others.",
-    ),
-    Misconception(
-        "the sign is upside down",
-        _measuring(fall=lambda best, now: now - best),
-        "A sensitive layer should get a large number. The score is larger for a better model, so its fall is the float "
-        "model's score minus the other.",
-    ),
-    Misconception(
-        "the score instead of its fall",
-        _measuring(fall=lambda best, now: now),
-        "That is how good the model still is. How much it has lost is the float model's score minus that.",
-    ),
-    Misconception(
-        "a fall without a sign",
-        _measuring(fall=lambda best, now: abs(best - now)),
-        "Some layers do no harm, and then the score may rise a little. That is a fall below 0, not a loss.",
-    ),
-    Misconception(
-        "a rise is counted as nothing",
-        _measuring(fall=lambda best, now: max(0.0, best - now)),
-        "A score may rise a little. Report that as a fall below 0: it says how large the noise is.",
-    ),
-    Misconception(
-        "the fall relative to the score",
-        _measuring(fall=lambda best, now: (best - now) / best if best else best - now),
-        "The contract asks for the difference of two scores, not for a ratio.",
-    ),
-    Misconception(
-        "misses nested modules",
-        _measuring(names=lambda model: [name for name in _linear(model) if "." not in name]),
-        "Layers inside blocks are missing. Walk all the way down.",
-    ),
-    Misconception(
-        "the last part of a name for the whole",
-        _measuring(key=lambda name: name.rpartition(".")[2]),
+        "Make a new copy for each layer."),
+    Misconception("all other layers are quantized instead",
+        right.but(version=lambda model, convert, name: all_but(model, convert, [name])),
+        "`skip` names what stays in float. To quantize one layer alone, skip all the others."),
+    Misconception("what leaving a layer in float gains", gain_of_float,
+        "That starts from the model with everything quantized and takes one layer back. It is a fair question too, "
+        "but the contract starts from float and quantizes one layer."),
+    Misconception("compared with the model that has everything quantized", from_everything,
+        "The fall is measured from the score of the float model."),
+    Misconception("all layers are quantized each time",
+        right.but(version=lambda model, convert, name: models.quantize_model(model, convert)),
+        "Every layer got the same number: the whole model was quantized for each. Quantize one layer, skip the "
+        "others."),
+    Misconception("the sign is upside down", right.but(fall=lambda best, now: now - best),
+        "A sensitive layer should get a large number. The score is larger for a better model, so its fall is the "
+        "float model's score minus the other."),
+    Misconception("the score instead of its fall", right.but(fall=lambda best, now: now),
+        "That is how good the model still is. How much it has lost is the float model's score minus that."),
+    Misconception("a fall without a sign", right.but(fall=lambda best, now: abs(best - now)),
+        "Some layers do no harm, and then the score may rise a little. That is a fall below 0, not a loss."),
+    Misconception("a rise is counted as nothing", right.but(fall=lambda best, now: max(0.0, best - now)),
+        "A score may rise a little. Report that as a fall below 0: it says how large the noise is."),
+    Misconception("the fall relative to the score",
+        right.but(fall=lambda best, now: (best - now) / best if best else best - now),
+        "The contract asks for the difference of two scores, not for a ratio."),
+    Misconception("misses nested modules",
+        right.but(names=lambda model: [name for name in models.linear_layers(model) if "." not in name]),
+        "Layers inside blocks are missing. Walk all the way down."),
+    Misconception("the last part of a name for the whole", right.but(key=lambda name: name.rpartition(".")[2]),
         "Two blocks have an `fc` each, and in the dict the second overwrites the first. Use the whole name, as "
-        "`named_modules` gives it.",
-    ),
-)
-
+        "`named_modules` gives it."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="layer_sensitivity",
@@ -248,9 +211,9 @@ EXERCISE = Exercise(
     place=40,
     points=2,
     reference=layer_sensitivity,
-    cases=_sensitivity_cases,
-    read=_read_sensitivity,
-    judge=_judge_sensitivity,
-    misconceptions=LAYER_SENSITIVITY,
-    run=_run_sensitivity,
+    cases=cases,
+    read=read,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
+    run=on_model,
 )

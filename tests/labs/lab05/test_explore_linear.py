@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from labutils import explore_linear
-from labutils.labs.lab05 import explore_linear as lab05
+from labutils.labs.lab05 import _speed
 from labutils.labs.lab05.explore_linear import BATCHES, NAMES, LinearExplorer, Roofs
 
 A100 = Roofs(memory=1.555e12, float32=19.5e12, bfloat16=312e12, int8=624e12)
@@ -95,8 +95,8 @@ def test_a_batch_is_measured_once(monkeypatch):
         calls.append(run)
         return 1e-3 * len(calls)
 
-    monkeypatch.setattr(lab05, "shortest", stopwatch)
-    measured = lab05.Measured(256, 128)
+    monkeypatch.setattr(_speed, "shortest", stopwatch)
+    measured = _speed.Measured(256, 128)
     assert measured(4) is measured(4)
     assert len(calls) == len(NAMES)
     assert measured(8) != measured(4)
@@ -106,9 +106,9 @@ def test_a_batch_is_measured_once(monkeypatch):
 def test_batches_are_measured_before_the_slider_moves_while_there_is_time(monkeypatch, seconds, ahead):
     pytest.importorskip("torch")
     calls = []
-    monkeypatch.setattr(lab05, "AHEAD", seconds)
-    monkeypatch.setattr(lab05, "measure_roofs", lambda: A100)
-    monkeypatch.setattr(lab05, "shortest", lambda run, *rest, **more: calls.append(run) or 1e-3)
+    monkeypatch.setattr(_speed, "AHEAD", seconds)
+    monkeypatch.setattr(_speed, "measure_roofs", lambda: A100)
+    monkeypatch.setattr(_speed, "shortest", lambda run, *rest, **more: calls.append(run) or 1e-3)
     explorer = explore_linear(128, 128)
     assert len(calls) == ahead * len(NAMES)  # the one that is shown first in any case
     for batch in BATCHES:
@@ -118,22 +118,22 @@ def test_batches_are_measured_before_the_slider_moves_while_there_is_time(monkey
 
 def test_the_shortest_of_several_runs_counts(monkeypatch):
     clock = iter([0, 0, 5, 10, 12, 20, 29, 1000])  # two readings a run, one for the end, one to ask whether it has come
-    monkeypatch.setattr(lab05, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(lab05, "PATIENCE", 0)
+    monkeypatch.setattr(_speed, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(_speed, "PATIENCE", 0)
     runs = []
-    assert lab05.shortest(lambda: runs.append("run"), lambda: runs.append("prepare")) == 2
+    assert _speed.shortest(lambda: runs.append("run"), lambda: runs.append("prepare")) == 2
     assert runs == ["run"] + ["prepare", "run"] * 3
 
 
 def test_this_machine_has_roofs():
     pytest.importorskip("torch")
-    roofs = lab05.measure_roofs()
+    roofs = _speed.measure_roofs()
     assert 1e8 < roofs.memory < 1e14
     assert all(1e8 < peak < 1e16 for peak in (roofs.float32, roofs.bfloat16, roofs.int8))
     import torch
 
     assert torch.get_num_threads() >= 1
-    assert lab05.measure_roofs() is roofs
+    assert _speed.measure_roofs() is roofs
 
 
 # --- the learner's layer ---
@@ -174,10 +174,10 @@ BROKEN = {
 @pytest.mark.parametrize(("forward", "sentence"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_layer_is_reported_and_the_slider_lives_on(monkeypatch, forward, sentence):
     pytest.importorskip("torch")
-    monkeypatch.setattr(lab05, "shortest", lambda run, *rest, **more: run() is None or 1e-3)
+    monkeypatch.setattr(_speed, "shortest", lambda run, *rest, **more: run() is None or 1e-3)
     works = [True]
     layer = layer_that(lambda y: y if works[0] else forward(y))
-    explorer = LinearExplorer(128, 128, A100, lab05.Measured(128, 128, layer))
+    explorer = LinearExplorer(128, 128, A100, _speed.Measured(128, 128, layer))
     good = explorer.picture.value
     works[0] = False
     explorer.controls["batch"].value = 2
@@ -192,8 +192,8 @@ def test_a_broken_layer_is_reported_and_the_slider_lives_on(monkeypatch, forward
 
 def test_a_class_without_from_float_is_reported(monkeypatch):
     pytest.importorskip("torch")
-    monkeypatch.setattr(lab05, "shortest", lambda run, *rest, **more: 1e-3)
-    monkeypatch.setattr(lab05, "measure_roofs", lambda: A100)
+    monkeypatch.setattr(_speed, "shortest", lambda run, *rest, **more: 1e-3)
+    monkeypatch.setattr(_speed, "measure_roofs", lambda: A100)
     explorer = explore_linear(128, 128, layer=int)
     assert "has no attribute" in explorer.readout.value
 

@@ -1,4 +1,4 @@
-"""quantized_matmul is exact for every sign and zero point; what is no product of codes is refused."""
+"""quantized_matmul is exact for every sign and zero point, however written; what is no product of codes is refused."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,13 @@ from labutils.arrays.metrics import sqnr_db
 from labutils.labs.answers import (
     dequantize_asymmetric,
     dequantize_symmetric,
-    int8_linear,
     quantize_asymmetric,
-    quantize_per_token,
     quantize_symmetric,
     quantized_matmul,
 )
+from labutils.labs.catalogue import EXERCISES
+from labutils.labs.check import examine
+from tests.labs.right_answers import passes
 
 torch = pytest.importorskip("torch")
 
@@ -169,38 +170,69 @@ def test_sums_that_int64_cannot_hold_are_refused():
         quantized_matmul(q, 1, q.T, 1)
 
 
-# --- int8_linear ---
+# --- mistakes and right answers ---
+
+MISTAKES = {mistake.name: mistake for mistake in EXERCISES["quantized_matmul"].misconceptions}
+NAMES = ("accumulates in int8", "the zero points are left out", "the last term is left out", "the scales are left out")
 
 
-@pytest.mark.parametrize("shape", [(6, 20), (20,), (2, 3, 20), (0, 20), (2, 0, 20)], ids=str)
-def test_the_integer_layer_is_quantized_matmul_of_its_rows(shape):
-    rng = np.random.default_rng(3)
-    x = rng.normal(size=shape).astype(np.float32)
-    w_q = rng.integers(-127, 128, (5, 20), np.int8)
-    w_scale, bias = rng.uniform(0.01, 0.1, 5).astype(np.float32), rng.normal(size=5).astype(np.float32)
-    found = int8_linear(*map(torch.from_numpy, (x, w_q, w_scale, bias))).numpy()
-    assert found.shape == (*shape[:-1], 5)
-    if found.size:
-        q, scales = quantize_per_token(x.reshape(-1, 20))
-        assert np.allclose(found.reshape(-1, 5), quantized_matmul(q, scales, w_q.T, w_scale) + bias, rtol=1e-5)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mistake_is_the_same_in_either_float(name, dtype):
+    def quantized_matmul(*args, **kwargs):
+        return MISTAKES[name].wrong(*args, **kwargs).astype(dtype)
+
+    assert examine(quantized_matmul).diagnosis == name
 
 
-def test_a_row_of_zeros_gives_the_bias():
-    bias = torch.tensor([1.0, -2.0])
-    w_q, w_scale = torch.ones(2, 4, dtype=torch.int8), torch.ones(2)
-    assert torch.equal(int8_linear(torch.zeros(3, 4), w_q, w_scale, bias), bias.expand(3, 2))
+def subtract_then_multiply(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+    sums = (a_q.astype(np.int32) - a_zp) @ (b_q.astype(np.int32) - b_zp)
+    return (sums * (a_scale * b_scale)).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    ("x", "kind", "message"),
-    [
-        (torch.ones(2, 4, dtype=torch.int8), TypeError, "x must hold floats, got dtype torch.int8"),
-        (torch.ones(2, 3), ValueError, r"got shapes \(2, 3\), \(2, 4\)"),
-        (torch.tensor(1.0), ValueError, "expected x"),
-        (torch.tensor([[1.0, float("nan"), 0, 0]]), ValueError, "NaN or Inf"),
-    ],
-    ids=["codes", "another length", "a number", "NaN"],
-)
-def test_what_is_no_row_of_floats_is_refused(x, kind, message):
-    with pytest.raises(kind, match=message):
-        int8_linear(x, torch.ones(2, 4, dtype=torch.int8), torch.ones(2))
+def four_terms(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+    a, b = a_q.astype(np.int64), b_q.astype(np.int64)
+    sums = a @ b - a_zp * b.sum(axis=0) - b_zp * a.sum(axis=1, keepdims=True) + a.shape[1] * a_zp * b_zp
+    return sums * a_scale * b_scale
+
+
+def four_terms_in_int32(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+    total = np.matmul(a_q, b_q, dtype=np.int32)
+    if a_zp:
+        total -= np.int32(a_zp) * b_q.sum(0, dtype=np.int32)
+    if b_zp:
+        total -= np.int32(b_zp) * a_q.sum(1, dtype=np.int32)[:, None]
+    total += np.int32(a_q.shape[1] * a_zp * b_zp)
+    return total.astype(np.float32) * np.float32(a_scale) * np.float32(b_scale)
+
+
+def by_loops(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+    rows, columns = (a_q.astype(int) - a_zp).tolist(), (b_q.T.astype(int) - b_zp).tolist()
+    sums = [[sum(p * q for p, q in zip(row, column)) for column in columns] for row in rows]
+    return np.array(sums, dtype=np.float64) * a_scale * b_scale
+
+
+def with_einsum(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+    a, b = np.subtract(a_q, a_zp, dtype=np.int64), np.subtract(b_q, b_zp, dtype=np.int64)
+    return np.einsum("mk,kn->mn", a, b) * (a_scale * b_scale)
+
+
+def whole_numbers_in_float64(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+    """Floats, but of codes: sums of whole numbers are exact in float64 up to 2^53."""
+    return (a_q.astype(np.float64) - a_zp) @ (b_q.astype(np.float64) - b_zp) * (a_scale * b_scale)
+
+
+def with_torch(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+    a, b = torch.tensor(np.ascontiguousarray(a_q)).int() - a_zp, torch.tensor(np.ascontiguousarray(b_q)).int() - b_zp
+    return (a @ b).double() * torch.as_tensor(a_scale) * torch.as_tensor(b_scale)
+
+
+RIGHT = [
+    subtract_then_multiply, four_terms, four_terms_in_int32, by_loops, with_einsum, whole_numbers_in_float64,
+    with_torch,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", RIGHT, ids=lambda answer: answer.__name__)
+def test_a_right_answer_passes(answer):
+    passes("quantized_matmul", answer)

@@ -1,42 +1,36 @@
-"""What several exercises of this lab have in common."""
+"""Small models that the cases name, and what a model looks like beside the one that was built.
+
+Cases hold names, and models are built when a check runs: the exercises can be listed where torch is not installed.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
-
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
-
-
-# Cases name models, which are built when a check runs: the exercises can be listed where torch is not installed.
 WIDTH, CLASSES, TOKENS = 12, 4, 40
 
 
-def _perceptron(nn):
+def perceptron(nn):
     return nn.Sequential(
         nn.Linear(WIDTH, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, CLASSES, bias=False)
     )
 
 
-def _block(nn):
+def block(nn):
     return nn.Sequential(OrderedDict(norm=nn.LayerNorm(WIDTH), fc=nn.Linear(WIDTH, WIDTH), act=nn.ReLU()))
 
 
-def _nested(nn):
-    blocks = nn.Sequential(_block(nn), _block(nn))
+def nested(nn):
+    blocks = nn.Sequential(block(nn), block(nn))
     return nn.Sequential(OrderedDict(stem=nn.Linear(WIDTH, WIDTH), blocks=blocks, head=nn.Linear(WIDTH, CLASSES)))
 
 
-def _residual(nn):
+def residual(nn):
     class Residual(nn.Module):
         def __init__(self):
             super().__init__()
@@ -48,31 +42,31 @@ def _residual(nn):
     return nn.Sequential(OrderedDict(body=Residual(), head=nn.Linear(WIDTH, CLASSES)))
 
 
-def _with_other_layers(nn):
-    """Layers that have weights and are no linear ones: an embedding, a convolution, a norm."""
+def with_other_layers(nn):
+    """Layers with weights that are not linear: an embedding, a convolution, a norm."""
     reads = OrderedDict(embedding=nn.Embedding(TOKENS, 8), conv=nn.Conv1d(6, 3, 1), norm=nn.BatchNorm1d(3))
     return nn.Sequential(reads | OrderedDict(flat=nn.Flatten(), head=nn.Linear(24, CLASSES)))
 
 
-def _alike_names(nn):
-    parts = OrderedDict(heads=nn.Sequential(nn.Linear(WIDTH, WIDTH)), block=_block(nn))
+def similar_names(nn):
+    parts = OrderedDict(heads=nn.Sequential(nn.Linear(WIDTH, WIDTH)), block=block(nn))
     parts["block"].add_module("head", nn.Linear(WIDTH, WIDTH))
     parts["head2"] = nn.Linear(WIDTH, WIDTH)
     return nn.Sequential(parts | OrderedDict(head=nn.Linear(WIDTH, CLASSES)))
 
 
-def _shared(nn):
+def shared(nn):
     layer = nn.Linear(WIDTH, WIDTH)
     return nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(WIDTH, CLASSES))
 
 
-def _shared_deep(nn):
+def shared_deep(nn):
     layer = nn.Linear(WIDTH, WIDTH)
     first, second = nn.Sequential(layer, nn.ReLU()), nn.Sequential(nn.LayerNorm(WIDTH), layer)
     return nn.Sequential(OrderedDict(first=first, second=second, head=nn.Linear(WIDTH, CLASSES)))
 
 
-def _tied(nn):
+def tied(nn):
     model = nn.Sequential(OrderedDict(
         embedding=nn.Embedding(TOKENS, 8), body=nn.Linear(8, 8), head=nn.Linear(8, TOKENS, bias=False),
     ))  # fmt: skip
@@ -80,18 +74,18 @@ def _tied(nn):
     return model
 
 
-def _half(nn):
-    return nn.Sequential(_perceptron(nn).half(), nn.Linear(CLASSES, 3).bfloat16(), nn.Linear(3, 2).double())
+def half(nn):
+    return nn.Sequential(perceptron(nn).half(), nn.Linear(CLASSES, 3).bfloat16(), nn.Linear(3, 2).double())
 
 
-def _frozen(nn):
-    model = _perceptron(nn)
+def frozen(nn):
+    model = perceptron(nn)
     model[0].requires_grad_(False)
     return model
 
 
-def _codes(nn):
-    """As a quantized layer holds its weight: codes and scales in buffers."""
+def codes(nn):
+    """Codes and scales in buffers, as a quantized layer holds its weight."""
     import torch
 
     layer = nn.Module()
@@ -100,8 +94,8 @@ def _codes(nn):
     return nn.Sequential(layer, nn.Linear(30, 5))
 
 
-def _positions(nn):
-    """A buffer that files leave out, as transformers have."""
+def positions(nn):
+    """A buffer that state_dict leaves out, as transformers have."""
     import torch
 
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH))
@@ -110,28 +104,28 @@ def _positions(nn):
 
 
 MODELS: dict[str, Callable] = {
-    "perceptron": _perceptron,
-    "nested": _nested,
-    "residual": _residual,
-    "other layers": _with_other_layers,
-    "names": _alike_names,
-    "shared": _shared,
-    "shared deep": _shared_deep,
-    "tied": _tied,
-    "half": _half,
-    "frozen": _frozen,
-    "codes": _codes,
-    "positions": _positions,
+    "perceptron": perceptron,
+    "nested": nested,
+    "residual": residual,
+    "other layers": with_other_layers,
+    "names": similar_names,
+    "shared": shared,
+    "shared deep": shared_deep,
+    "tied": tied,
+    "half": half,
+    "frozen": frozen,
+    "codes": codes,
+    "positions": positions,
     "one layer": lambda nn: nn.Sequential(nn.Linear(WIDTH, CLASSES)),
     "embedding": lambda nn: nn.Sequential(nn.Embedding(TOKENS, WIDTH), nn.Linear(WIDTH, CLASSES)),
     "norm": lambda nn: nn.Sequential(nn.Linear(WIDTH, 10), nn.BatchNorm1d(10)),
-    "in training": lambda nn: nn.Sequential(_nested(nn), nn.Dropout(0.5)).train(),
+    "in training": lambda nn: nn.Sequential(nested(nn), nn.Dropout(0.5)).train(),
     "nothing": lambda nn: nn.Sequential(nn.ReLU(), nn.Flatten()),
 }
 
 
 def build(name: str) -> Any:
-    """A model of the table, the same each time; the learner's seed does not move."""
+    """A model of the table, the same each time; the learner's random numbers are left alone."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -139,8 +133,8 @@ def build(name: str) -> Any:
         return MODELS[name](torch.nn).train(name == "in training")
 
 
-def _inputs(model: Any, count: int = 5) -> Any:
-    """What a model of the table takes."""
+def inputs(model: Any, count: int = 5) -> Any:
+    """A batch that a model of the table takes."""
     import torch
 
     rng = np.random.default_rng(6)
@@ -149,68 +143,44 @@ def _inputs(model: Any, count: int = 5) -> Any:
     return torch.tensor(rng.normal(size=(count, WIDTH)).astype(np.float32))
 
 
-def _outputs(model: Any, x: Any) -> Any:
-    """In eval mode, and the model stays as it was."""
+def outputs(model: Any, x: Any) -> Any:
+    """The model's answers in eval mode; the model itself keeps its mode."""
     import torch
 
     with torch.no_grad():
         return copy.deepcopy(model).eval()(x)
 
 
-@cache
-def _coarse_class() -> type:
-    from torch import nn
-    from torch.nn import functional
-
-    class Coarse(nn.Module):
-        """What stands in for a quantized layer: weights in whole steps."""
-
-        def __init__(self, linear, step):
-            if not isinstance(linear, nn.Linear):
-                raise TypeError(f"convert takes an nn.Linear, and was given {type(linear).__name__}")
-            super().__init__()
-            self.register_buffer("weight", (linear.weight.detach() / step).round() * step)
-            self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
-
-        def forward(self, x):
-            return functional.linear(x, self.weight, self.bias)
-
-    return Coarse
-
-
-def coarse(step: float = 0.125) -> Callable:
-    """A `convert`: an nn.Linear -> a layer whose weights are multiples of `step`."""
-    return lambda linear: _coarse_class()(linear, step)
-
-
-def _linear(model: Any) -> dict[str, Any]:
-    from torch import nn
-
-    named = model.named_modules(remove_duplicate=False)
-    return {name: module for name, module in named if isinstance(module, nn.Linear)}
-
-
-def _changed(model: Any, name: str) -> str:
-    """How a model differs from what `build` makes, in a few words, or nothing."""
-    import torch
-
+def difference(model: Any, name: str) -> str:
+    """How a model differs from what `build(name)` makes, in a few words; "" where it does not."""
     fresh = build(name)
+    return _module_difference(fresh, model) or _tensor_difference(fresh, model)
+
+
+def _module_difference(fresh: Any, model: Any) -> str:
     wanted, found = dict(fresh.named_modules()), dict(model.named_modules())
     for place, module in wanted.items():
         if place not in found or type(found[place]).__name__ != type(module).__name__:
             now = type(found[place]).__name__ if place in found else "gone"
-            return f"`{place}` was {_a(module)} and is now {now}"
+            return f"`{place}` was {with_article(module)} and is now {now}"
         if found[place].training != module.training:
             return f"`{place}` was put into {'train' if found[place].training else 'eval'} mode"
     if len(found) > len(wanted):
         return f"it has a new module, `{next(place for place in found if place not in wanted)}`"
-    now = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for place, tensor in {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}.items():
-        if place not in now or not torch.equal(now[place], tensor):
+    return ""
+
+
+def _tensor_difference(fresh: Any, model: Any) -> str:
+    import torch
+
+    wanted, found = ({**dict(m.named_parameters()), **dict(m.named_buffers())} for m in (fresh, model))
+    for place, tensor in wanted.items():
+        if place not in found or not torch.equal(found[place], tensor):
             return f"`{place}` has other values now"
     return ""
 
 
-def _a(module: Any) -> str:
+def with_article(module: Any) -> str:
+    """'a Linear', 'an Embedding'."""
     kind = type(module).__name__
     return f"a{'n' if kind[0] in 'AEIOU' else ''} {kind}"
