@@ -6,6 +6,8 @@ WORKERS ?= 2
 LAB_ARGS ?=
 OFFLINE ?=
 
+SELF := $(MAKE)  # under this name a dry run does not carry it out
+
 # As in an activated environment, so that notebooks and tests find its jupyter, nbgrader and python.
 RUN = PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv"
 
@@ -24,8 +26,10 @@ help:
 	@echo "make lint    check style, and that notebooks/ and solutions/ are up to date"
 	@echo "make clean   remove .venv and caches"
 
-# In a container one is often root, and Jupyter then wants to be told that this is meant.
-lab: .venv/.lab
+# Labs 00 to 04 need no torch: JupyterLab opens on them, and the rest is installed meanwhile (see .venv/lab.log). In a
+# container one is often root, and Jupyter then wants to be told that this is meant.
+lab: .venv/.start
+	@$(SELF) -q .venv/.lab || nohup $(SELF) .venv/.lab > .venv/lab.log 2>&1 &
 	@if [ "$$(id -u)" = 0 ]; then root=--allow-root; else root=; fi; export $(RUN); \
 	exec jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" \
 		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
@@ -54,8 +58,10 @@ clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.lab .venv/.author .venv/.test .venv/.bench: .venv/.%: pyproject.toml constraints.txt | .venv/bin/pip
-	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$*]"
+# All but `start` bring torch: without CUDA, where there is no card for it (tools/torch_index.py).
+.venv/.start .venv/.lab .venv/.author .venv/.test .venv/.bench: .venv/.%: pyproject.toml constraints.txt | .venv/bin/pip
+	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
+		$(if $(filter start,$*),,$$(.venv/bin/python tools/torch_index.py)) -e ".[$*]"
 	$(if $(filter author test,$*),$(MINILM))
 	@touch $@
 

@@ -2,7 +2,7 @@
 
 import logging
 
-for name in ("torchao", "torch.utils._pytree"):  # on import they warn of GPU kernels that do not fit this machine
+for name in ("torchao", "torch.utils._pytree"):  # they warn on import about GPU kernels for other machines
     logging.getLogger(name).setLevel(logging.ERROR)
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # how many, for whoever reads the environment
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # environment variables that set the number

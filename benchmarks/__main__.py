@@ -1,7 +1,7 @@
-"""Run everything and print the tables.
+"""Run all benchmarks and print their tables.
 
-One thread, so that what is compared is the code and not the scheduling; `linear` runs with two as well, and `browser`
-with what a learner has.
+They run in one thread, so that they compare code and not scheduling; `linear` also runs in two, and `browser` in as
+many as there are cores.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Explorers in JupyterLab in a headless browser: how soon picture and readout follow a key, and the end of a drag.
+"""Explorers in JupyterLab in a headless browser: the time from a key press, and from the end of a drag, to the update.
 
-All times are taken in the page. A key's is the time stamp of its event; the readout has changed when the page has the
-new text, the picture when the new one is decoded.
+All times are measured in the page. They start at the time stamp of the event and end when the page has the readout's
+new text and has decoded the new picture.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from benchmarks.explorer import NAMES, SIZE
 from tools.browser import find_browser, notebook_in_browser
 
 ROOT = Path(__file__).resolve().parents[1]
-PRESSES = 20  # for each control
-DRAGS = 2  # over the whole range of each slider, to and fro
-STEPS = 30  # positions of the mouse in one drag
-PAUSE = 60  # milliseconds between an answer and the next key
+PRESSES = 20  # per control
+DRAGS = 2  # per slider, over its whole range, alternately up and down
+STEPS = 30  # mouse positions in one drag
+PAUSE = 60  # milliseconds between an update and the next key press
 CONTROLS = ".widget-slider, .widget-toggle-buttons"
 SETUP = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from benchmarks.explorer import opened"
 
@@ -55,7 +55,7 @@ STILL = """
 
 
 def tables(progress=lambda rounds, title: rounds):
-    """The section, or none on a machine without a browser."""
+    """One (title, rows) section, or none on a machine without a browser."""
     if find_browser() is None:
         print("No Chromium or Chrome here: explorers in a browser are left out.", file=sys.stderr)
         return []
@@ -63,8 +63,8 @@ def tables(progress=lambda rounds, title: rounds):
 
 
 def table(names=NAMES, size=SIZE, presses=PRESSES, drags=DRAGS, progress=lambda rounds, title: rounds):
-    """Rows for each control, in milliseconds: from a key to picture and readout, median and 95th percentile, and the
-    longest of several fast drags from the release of the mouse to the picture and readout of the last value."""
+    """A row for each control, in milliseconds: from a key press to the update, median and 95th percentile; and from the
+    release of the mouse to the update for the last value, the longest of several fast drags."""
     sources = {name: f"opened({name!r}, {size})" for name in names}
     with explorers_in_browser(SETUP, *sources.values()) as show:
         return [
@@ -76,7 +76,8 @@ def table(names=NAMES, size=SIZE, presses=PRESSES, drags=DRAGS, progress=lambda 
 
 @contextlib.contextmanager
 def explorers_in_browser(setup: str, *sources: str) -> Iterator[Callable[[str], Locator]]:
-    """A notebook of these cells, the first of them run. What it gives runs another, and returns its output, watched."""
+    """Open a notebook of these cells and run `setup`. Yields a function that runs another cell and returns its output,
+    with WATCH installed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "explorers.ipynb"
         path.write_text(json.dumps(notebook_of(setup, *sources)), encoding="utf-8")
@@ -95,7 +96,7 @@ def explorers_in_browser(setup: str, *sources: str) -> Iterator[Callable[[str], 
 
 @contextlib.contextmanager
 def as_many_threads_as_cores() -> Iterator[None]:
-    """What is started here has the threads that it has where nobody says how many."""
+    """Start processes without THREADS in their environment, so that they use as many threads as there are cores."""
     with mock.patch.dict(os.environ):
         for name in THREADS:
             os.environ.pop(name, None)
@@ -103,29 +104,29 @@ def as_many_threads_as_cores() -> Iterator[None]:
 
 
 def row(control: Locator, presses: int, drags: int) -> dict:
-    took = [after_key(control.page, press) for press in islice(keys(control), presses)]
+    milliseconds = [after_key(control.page, press) for press in islice(keys(control), presses)]
     return {
         "control": control.locator(".widget-label").first.inner_text(),
-        "median ms": median(took),
-        "p95 ms": float(np.percentile(took, 95)),
+        "median ms": median(milliseconds),
+        "p95 ms": float(np.percentile(milliseconds, 95)),
         "after a drag ms": max(after_drags(control, drags), default=float("nan")),
     }
 
 
 def keys(control: Locator) -> Iterator[Callable]:
-    """Key presses without end, each of which changes the control: on a slider to and fro, on buttons one by one."""
+    """Endless key presses that each change the control: a slider goes up and down, buttons are pressed in turn."""
     handle = control.locator(".noUi-handle")
     key = "ArrowRight"
     while handle.count():
-        now, low, high = (handle.get_attribute(f"aria-value{what}") for what in ("now", "min", "max"))
+        now, low, high = (handle.get_attribute(f"aria-value{which}") for which in ("now", "min", "max"))
         key = {low: "ArrowRight", high: "ArrowLeft"}.get(now, key)
         yield partial(handle.press, key)
-    while True:  # the one beside the pressed one, or else the first
+    while True:  # the next button, or the first after the last
         yield partial(control.locator("button.mod-active + button, button:first-child").last.press, "Enter")
 
 
 def after_key(page: Page, press: Callable) -> float:
-    """Milliseconds from a key to the picture and readout that it asks for."""
+    """Milliseconds from a key press to the new picture and readout."""
     page.wait_for_timeout(PAUSE)
     press()
     page.wait_for_function(ANSWERED)
@@ -133,9 +134,9 @@ def after_key(page: Page, press: Callable) -> float:
 
 
 def after_drags(control: Locator, drags: int) -> list[float]:
-    """Milliseconds from the end of each fast drag to picture and readout of the last value, which must be right.
+    """Milliseconds from the end of each fast drag to the picture and readout of the last value; none for buttons.
 
-    A drag goes over the whole range, to the other end each time. Buttons have none.
+    A drag goes from one end of the range to the other. RuntimeError if it ends on the picture of another value.
     """
     page, handle = control.page, control.locator(".noUi-handle")
     if not handle.count():
@@ -143,7 +144,7 @@ def after_drags(control: Locator, drags: int) -> list[float]:
     handle.press("Home")
     page.wait_for_function(STILL)
     left, right = ends(control.locator(".noUi-target"))
-    took = []
+    took = []  # milliseconds
     for key, opposite, x in islice(cycle((("End", "Home", right), ("Home", "End", left))), drags):
         handle.hover()
         page.mouse.down()
@@ -153,14 +154,14 @@ def after_drags(control: Locator, drags: int) -> list[float]:
         took.append(page.evaluate("() => Math.max(seen.readout - seen.release, seen.picture - seen.release, 0)"))
         dragged = page.evaluate("() => shown()")
         after_key(page, partial(handle.press, opposite))
-        after_key(page, partial(handle.press, key))  # the same value again, without haste
+        after_key(page, partial(handle.press, key))  # to the same value by single steps
         if page.evaluate("() => shown()") != dragged:
             raise RuntimeError("a fast drag ended on another picture or readout than its last value has")
     return took
 
 
 def ends(track: Locator) -> tuple[float, float]:
-    """Where the mouse is beyond a slider's track, on the left and on the right."""
+    """The x coordinates to the left and to the right of a slider's track."""
     box = track.bounding_box()
     return box["x"] - 20, box["x"] + box["width"] + 20
 

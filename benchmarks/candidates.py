@@ -1,6 +1,6 @@
-"""Who is compared: one symmetric int8 quantization, codes -127 to 127, done by labutils, torchao and torch.
+"""The candidates: the same symmetric int8 quantization, codes -127 to 127, by labutils, torchao and torch.
 
-A candidate is the steps from a tensor to its reconstruction: phase -> f(x, what the step before returned).
+A candidate is a dict of steps from a tensor to its reconstruction: phase -> f(x, result of the previous step).
 """
 
 import torch
@@ -29,13 +29,13 @@ def labutils_steps(granularity, shape):
 
 
 def labutils_numpy_steps(granularity, shape):
-    """The same functions on the same memory, seen as a NumPy array."""
+    """The same functions on a NumPy array that shares the tensor's memory."""
     steps = labutils_steps(granularity, shape)
-    return {phase: lambda x, before, step=step: step(x.numpy(), before) for phase, step in steps.items()}
+    return {phase: lambda x, previous, step=step: step(x.numpy(), previous) for phase, step in steps.items()}
 
 
 def torchao_steps(granularity, shape):
-    """The public primitives, called as their documentation does: a zero point of 0 is passed along and applied."""
+    """The public primitives, called as in their documentation: they apply a zero point of 0."""
     block = block_of(granularity, shape)
     steps = {
         "quantize": lambda x, scale, zero: torchao.quantize_affine(x, block, scale, zero, torch.int8, LOW, HIGH),
@@ -45,7 +45,7 @@ def torchao_steps(granularity, shape):
 
 
 def torchao_no_zero_steps(granularity, shape):
-    """The private variants that skip the zero point: the least that torchao can do for a symmetric quantizer."""
+    """The private variants without a zero point: the least work that torchao can do for a symmetric quantizer."""
     quantize_affine = torchao._quantize_affine_no_zero_point
     dequantize_affine = torchao._dequantize_affine_no_zero_point
     block = block_of(granularity, shape)
@@ -66,9 +66,9 @@ def _torchao(block, quantize, dequantize):
 
 
 def torch_steps(granularity, shape):
-    """torch's fused fake-quantize. It makes no codes, and leaves the scale to the caller.
+    """torch's fused fake-quantize, which makes no codes, with the scale computed here.
 
-    Groups are channels of the tensor seen as one group a row.
+    For groups, the tensor is viewed as one group per row, and a group is a channel.
     """
     axis = granularity.axis if isinstance(granularity, PerAxis) else 0
     viewed = (-1, granularity.group_size) if isinstance(granularity, PerGroup) else shape
@@ -88,7 +88,7 @@ def torch_steps(granularity, shape):
 
 
 def block_of(granularity, shape):
-    """The shape of the block that shares a scale, as torchao wants it."""
+    """torchao's block size: the shape of a block that shares a scale."""
     rows, columns = shape
     if isinstance(granularity, PerTensor):
         return rows, columns
@@ -107,8 +107,8 @@ CANDIDATES = {
 
 
 def run(steps, x):
-    """What the last step returns."""
-    before = None
+    """Run all steps and return the reconstruction."""
+    result = None
     for step in steps.values():
-        before = step(x, before)
-    return torch.as_tensor(before)
+        result = step(x, result)
+    return torch.as_tensor(result)

@@ -1,4 +1,4 @@
-"""MiniLM in float and quantized: how fast 256 sentences are encoded, what is left of them, and what the model takes."""
+"""MiniLM in float and quantized: time to encode 256 sentences, quality of the embeddings, and size of the model."""
 
 import copy
 from statistics import median
@@ -10,36 +10,36 @@ FLOAT = "float32"
 
 
 def table(count=256, repeats=5, progress=lambda rounds, title: rounds):
-    """Rows: seconds, times as fast as float, mean cosine to float, retrieval@1 over all questions, MB held."""
+    """A row for each model: seconds, speed-up over float, mean cosine to float, retrieval@1, MB of weights."""
     from labutils import data, mean_cosine, retrieval_at_1
     from labutils.models.conversion import model_bytes
 
     encoders = candidates(data.sentence_encoder())
     sentences = data.calibration_sentences()[:count]
-    asked, answers = zip(*data.questions()[:count])
-    seconds = {who: [] for who in encoders}
+    questions, answers = zip(*data.questions()[:count])
+    seconds = {name: [] for name in encoders}
     for _ in progress(range(repeats), "encoding"):
-        for who, encoder in encoders.items():  # A B C A B C ...
+        for name, encoder in encoders.items():  # interleaved: A B C A B C ...
             start = perf_counter()
             encoder.encode(sentences)
-            seconds[who].append(perf_counter() - start)
+            seconds[name].append(perf_counter() - start)
     exact = encoders[FLOAT].encode(sentences)
     rows = []
-    for who, encoder in encoders.items():
+    for name, encoder in encoders.items():
         rows.append({
-            "MiniLM": who,
-            "seconds": median(seconds[who]),
-            "times as fast": median(seconds[FLOAT]) / median(seconds[who]),
+            "MiniLM": name,
+            "seconds": median(seconds[name]),
+            "times as fast": median(seconds[FLOAT]) / median(seconds[name]),
             "mean cosine": f"{mean_cosine(encoder.encode(sentences), exact):.4f}",
-            "retrieval@1": f"{retrieval_at_1(encoder.encode(asked), encoder.encode(answers)) * len(asked):.0f} "
-                           f"of {len(asked)}",
-            "MB": "-" if who.startswith("torchao") else f"{model_bytes(encoder.model) / 1e6:.1f}",
+            "retrieval@1": f"{retrieval_at_1(encoder.encode(questions), encoder.encode(answers)) * len(questions):.0f} "
+                           f"of {len(questions)}",
+            "MB": "-" if name.startswith("torchao") else f"{model_bytes(encoder.model) / 1e6:.1f}",
         })  # fmt: skip
     return rows
 
 
 def candidates(encoder):
-    """who -> encoder, each with a model of its own."""
+    """name -> encoder, each with its own model."""
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     from labutils.arrays.scheme import PerAxis, PerGroup, Scheme
@@ -53,9 +53,9 @@ def candidates(encoder):
         "labutils int8 weights": Scheme(8, granularity=PerAxis(0)),
         "labutils int4 weights, g32": Scheme(4, symmetric=False, granularity=PerGroup(32)),
     }
-    models = {who: quantize_model(encoder.model, way) for who, way in ways.items()}
+    models = {name: quantize_model(encoder.model, way) for name, way in ways.items()}
     return {FLOAT: encoder} | {
-        who: encoder.with_model(model) for who, model in (models | {"torchao W8A8": by_torchao}).items()
+        name: encoder.with_model(model) for name, model in (models | {"torchao W8A8": by_torchao}).items()
     }
 
 

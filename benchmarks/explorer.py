@@ -1,4 +1,4 @@
-"""One update of an explorer: from a control's new value to the picture and readout, in the kernel."""
+"""Time of one update of an explorer in the kernel: from a control's new value to the picture and readout."""
 
 from statistics import median
 from time import perf_counter
@@ -10,7 +10,7 @@ from labutils import data
 from labutils.labs.catalogue import EXPLORERS
 
 NAMES = tuple(EXPLORERS)
-OPENINGS = {  # how an explorer is opened that does not take any values: as its lab does, or over rows of values
+OPENINGS = {  # for explorers that do not take an array of any shape: as in their lab, or over a matrix
     "explore_digit": lambda x: labutils.explore_digit(7),
     "explore_granularity": lambda x: labutils.explore_granularity(rows(x)),
     "explore_groups": lambda x: labutils.explore_groups(rows(x)),
@@ -35,21 +35,21 @@ def rows(x):
 
 
 def table(names=NAMES, size=SIZE, repeats=4, progress=lambda rounds, title: rounds):
-    """Rows of median and 95th percentile for each control, in milliseconds."""
+    """A row for each control: median and 95th percentile in milliseconds."""
     table = []
     for name in progress(names, "explorers"):
         explorer = opened(name, size)
         for label, control in explorer.controls.items():
-            took = [1e3 * update(control, value) for _ in range(repeats) for value in stops(control)]
+            milliseconds = [1e3 * update(control, value) for _ in range(repeats) for value in stops(control)]
             table.append({
-                "explorer": name, "control": label, "updates": len(took),
-                "median ms": median(took), "p95 ms": float(np.percentile(took, 95)),
+                "explorer": name, "control": label, "updates": len(milliseconds),
+                "median ms": median(milliseconds), "p95 ms": float(np.percentile(milliseconds, 95)),
             })  # fmt: skip
     return table
 
 
 def stops(control, count=8):
-    """The values that a control is dragged over: all of them, or `count` where there are many."""
+    """The values to which a control is set: all of them, or `count` evenly spaced ones if it has more."""
     if hasattr(control, "options"):
         return control.options
     steps = round((control.max - control.min) / control.step)
@@ -58,8 +58,8 @@ def stops(control, count=8):
 
 
 def update(control, value):
-    """Seconds that setting `control` takes, and so the update that observes it."""
-    if control.value == value:  # no change, no update
+    """Seconds that it takes to set `control`, which includes the update."""
+    if control.value == value:  # otherwise there would be no change and so no update
         control.value = next(other for other in stops(control) if other != value)
     start = perf_counter()
     control.value = value

@@ -1,4 +1,4 @@
-"""What an import costs: timed in fresh interpreters, one statement each."""
+"""Time of import statements, each in a fresh interpreter."""
 
 import subprocess
 import sys
@@ -25,26 +25,26 @@ print(time.perf_counter() - start, *(name for name in {heavy} if name in sys.mod
 
 
 def table(statements=STATEMENTS, repeats=7, progress=lambda rounds, title: rounds):
-    """Rows of median milliseconds, beside `import numpy`, and which heavy packages were loaded."""
-    told = {statement: [] for statement in statements}
+    """A row for each statement: median milliseconds, their ratio to `import numpy`, and the heavy packages loaded."""
+    runs = {statement: [] for statement in statements}
     for _ in progress(range(repeats), "imports"):
         for statement in statements:
-            told[statement].append(fresh(statement))
-    took = {statement: 1e3 * median(seconds for seconds, _ in answers) for statement, answers in told.items()}
+            runs[statement].append(fresh(statement))
+    milliseconds = {statement: 1e3 * median(seconds for seconds, _ in results) for statement, results in runs.items()}
     return [
         {
             "statement": f"`{statement}`",
-            "ms": took[statement],
-            "of `import numpy`": ratio(took[statement], took["import numpy"]),
-            "loads": ", ".join(answers[0][1]) or "none of " + ", ".join(HEAVY),
+            "ms": milliseconds[statement],
+            "of `import numpy`": ratio(milliseconds[statement], milliseconds["import numpy"]),
+            "loads": ", ".join(results[0][1]) or "none of " + ", ".join(HEAVY),
         }
-        for statement, answers in told.items()
+        for statement, results in runs.items()
     ]
 
 
 def fresh(statement):
     """(seconds, heavy packages loaded) of a statement in a new interpreter."""
     script = SCRIPT.format(statement=statement, heavy=HEAVY)
-    told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    seconds, *loaded = told.stdout.split()
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    seconds, *loaded = done.stdout.split()
     return float(seconds), loaded

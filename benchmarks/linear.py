@@ -1,4 +1,4 @@
-"""A linear layer at several batch sizes: integers beside floats, ours beside torchao's and torch's.
+"""A linear layer at several batch sizes: integer and float layers of labutils, torchao and torch.
 
 python -m benchmarks.linear THREADS SIDE REPEATS BATCH...    prints what `measure` returns, as JSON
 """
@@ -27,30 +27,30 @@ ROWS = {
 
 
 def tables(side=2048, repeats=15, batches=BATCHES, threads=(1, 2), progress=lambda rounds, title: rounds):
-    """(title, rows): milliseconds of a float32 layer, and how many times as fast each of the others is."""
+    """(title, rows): milliseconds of a float32 layer, and the speed-up of each of the others."""
     found = []
     for count in progress(threads, "linear"):
         seconds = measured_apart(count, side, repeats, batches)
         for bits, names in ROWS.items():
             rows = [
-                {"batch": batch, "float32, ms": 1e3 * took[FLOAT]}
-                | {name: ratio(took[FLOAT], took[name]) for name in names}
-                for batch, took in zip(batches, seconds)
+                {"batch": batch, "float32, ms": 1e3 * medians[FLOAT]}
+                | {name: ratio(medians[FLOAT], medians[name]) for name in names}
+                for batch, medians in zip(batches, seconds)
             ]
             found.append((f"{bits}: {side} x {side}, {count} thread{'s'[: count - 1]}, times as fast as float32", rows))
     return found
 
 
 def measured_apart(threads, side, repeats, batches):
-    """`measure` in a process of its own, since OpenMP keeps the number of threads that it began with."""
+    """Run `measure` in a new process, because OpenMP keeps the number of threads with which it started."""
     command = [sys.executable, "-m", "benchmarks.linear", *map(str, (threads, side, repeats, *batches))]
     environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    told = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(told.stdout)
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def measure(threads, side, repeats, batches):
-    """For each batch, who -> median seconds."""
+    """For each batch size: name -> median seconds."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     layers = candidates(torch.nn.Linear(side, side))
@@ -62,24 +62,24 @@ def measure(threads, side, repeats, batches):
 
 
 def interleaved(layers, x, repeats):
-    """who -> median seconds. A B C A B C ...: what else the machine does hits all of them alike.
+    """name -> median seconds. The layers are interleaved, A B C A B C ..., so that other load affects all of them.
 
-    The first call of a turn brings the layer's weight into the cache, as far as it fits; the second is timed.
+    The first call of a turn loads the layer's weight into the cache, as far as it fits; the second is timed.
     """
-    taken = {who: [] for who in layers}
-    given = {who: x.bfloat16() if "bfloat16" in who else x for who in layers}
+    times = {name: [] for name in layers}
+    inputs = {name: x.bfloat16() if "bfloat16" in name else x for name in layers}
     for turn in range(repeats + 1):
-        for who, layer in layers.items():
-            layer(given[who])
+        for name, layer in layers.items():
+            layer(inputs[name])
             start = perf_counter()
-            layer(given[who])
-            if turn:  # the first turn also builds kernels
-                taken[who].append(perf_counter() - start)
-    return {who: median(times) for who, times in taken.items()}
+            layer(inputs[name])
+            if turn:  # the first turn may also compile kernels
+                times[name].append(perf_counter() - start)
+    return {name: median(seconds) for name, seconds in times.items()}
 
 
 def candidates(linear):
-    """who -> layer, all made from one float layer."""
+    """name -> layer, all made from the same float layer."""
     from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig
 
@@ -111,17 +111,17 @@ def by_torchao(linear, config):
 
 
 def by_torch(linear):
-    """fbgemm's: one scale and zero point for all rows of the activations, found as they come."""
+    """torch's dynamic quantization (fbgemm): one scale and zero point for all rows of the activations."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.ao.quantization is deprecated
         return torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(copy.deepcopy(linear)), {torch.nn.Linear})
 
 
 def disagreement(layers, x):
-    """who -> relative distance of the output from the float layer's: all of them must compute the same layer."""
+    """name -> relative distance of a layer's output from the float layer's, small if all compute the same layer."""
     expected = layers[FLOAT](x)
-    outputs = {who: layer(x.bfloat16() if "bfloat16" in who else x).float() for who, layer in layers.items()}
-    return {who: float((y - expected).norm() / expected.norm()) for who, y in outputs.items()}
+    outputs = {name: layer(x.bfloat16() if "bfloat16" in name else x).float() for name, layer in layers.items()}
+    return {name: float((y - expected).norm() / expected.norm()) for name, y in outputs.items()}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Peak memory: each candidate in a process of its own, for a peak is never forgotten.
+"""Peak memory of each candidate, in a new process for each, because a process's peak never falls.
 
-python -m benchmarks.memory CANDIDATE GRANULARITY SIDE    prints the bytes needed beside the input
+python -m benchmarks.memory CANDIDATE GRANULARITY SIDE    prints the bytes needed in addition to the input
 """
 
 import os
@@ -16,44 +16,44 @@ MIB = 2**20
 
 
 def table(side=4096, progress=lambda rounds, title: rounds):
-    """Rows of MiB for each granularity: the reconstruction, codes where there are any, and what is used in between."""
+    """A row for each granularity: MiB for the reconstruction, the codes and temporary arrays together."""
     from benchmarks.candidates import CANDIDATES, GRANULARITIES
 
     rows = []
     for name in progress(GRANULARITIES, "memory"):
-        took = {who: peak_beyond_input(who, name, side) / MIB for who in CANDIDATES}
-        others = [who for who in took if not who.startswith("labutils")]
-        ratios = {f"{who} / labutils": ratio(took[who], took["labutils"]) for who in others}
-        rows.append({"granularity": name, **took, **ratios})
+        mib = {candidate: peak_beyond_input(candidate, name, side) / MIB for candidate in CANDIDATES}
+        others = [candidate for candidate in mib if not candidate.startswith("labutils")]
+        ratios = {f"{candidate} / labutils": ratio(mib[candidate], mib["labutils"]) for candidate in others}
+        rows.append({"granularity": name, **mib, **ratios})
     return rows
 
 
-def peak_beyond_input(who, granularity, side):
-    """Bytes, measured in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.memory", who, granularity, str(side)]
+def peak_beyond_input(candidate, granularity, side):
+    """Bytes, measured in a new process."""
+    command = [sys.executable, "-m", "benchmarks.memory", candidate, granularity, str(side)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    told = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return int(told.stdout)
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return int(done.stdout)
 
 
-def measure(who, granularity, side):
-    """Bytes by which the peak of this process grows. What is loaded on first use is loaded by a small run before."""
+def measure(candidate, granularity, side):
+    """Bytes by which this process's peak grows. A small run before loads everything that is loaded on first use."""
     import torch
 
     from benchmarks.candidates import CANDIDATES, GRANULARITIES, run
 
     torch.set_num_threads(1)
     small, x = torch.randn(256, 256), torch.randn(side, side)
-    run(CANDIDATES[who](GRANULARITIES[granularity], small.shape), small)
+    run(CANDIDATES[candidate](GRANULARITIES[granularity], small.shape), small)
     before = peak()
-    run(CANDIDATES[who](GRANULARITIES[granularity], x.shape), x)
+    run(CANDIDATES[candidate](GRANULARITIES[granularity], x.shape), x)
     return peak() - before
 
 
 def peak():
-    """The most bytes that this process has held."""
+    """The peak memory of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # on Linux ru_maxrss would begin at the peak of the process that started this one
+    if status.exists():  # on Linux ru_maxrss starts at the parent process's peak
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
     import resource
 

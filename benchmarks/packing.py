@@ -1,4 +1,4 @@
-"""Codes into bytes and back, and weights into groups: labutils beside torchao and plain torch, at 4 bits."""
+"""Packing, unpacking and quantizing in groups, mostly at 4 bits: labutils, torchao and plain torch."""
 
 from statistics import median
 from time import perf_counter
@@ -16,7 +16,7 @@ OURS = "labutils"
 
 
 def torch_pack_int4(q):
-    """What torchao writes wherever it packs int4 weights, with the mask that signed codes need."""
+    """The expression that torchao uses to pack int4 weights, with the mask that signed codes need."""
     return (q[..., ::2] & 15 | q[..., 1::2] << 4).to(torch.uint8)
 
 
@@ -26,7 +26,7 @@ def torch_unpack_int4(packed):
 
 
 def torch_pack_int32(q):
-    """As compressed-tensors lays codes out: eight in an int32, with an offset of 8."""
+    """The layout of compressed-tensors: eight codes in an int32, with an offset of 8."""
     places = torch.arange(0, 32, 4, dtype=torch.int32)
     return ((q.to(torch.int32) + 8).unflatten(-1, (-1, 8)) << places).sum(-1, dtype=torch.int32)
 
@@ -48,8 +48,8 @@ def torch_groups(x, group_size):
     return (groups / scale).round().clamp(-8, 7).to(torch.int8).flatten(-2), scale[..., 0]
 
 
-def works(q, x):
-    """what is done -> who does it -> how. `q` holds 4-bit codes, `x` floats of the same even shape."""
+def tasks(q, x):
+    """task -> implementation -> function. `q` holds 4-bit codes, `x` floats of the same even shape."""
     length = q.shape[-1]
     packed, unsigned = pack_int4(q), q.to(torch.uint8) & 15
     three, two = q >> 1, q >> 2
@@ -99,18 +99,21 @@ def works(q, x):
 
 
 def table(side=4096, repeats=11, progress=lambda rounds, title: rounds):
-    """A row for each work and who does it: median milliseconds, and how many times labutils' that is."""
+    """A row for each task and implementation: median milliseconds, and their ratio to those of labutils."""
     generator = torch.Generator().manual_seed(0)
     q = torch.randint(-8, 8, (side, side), generator=generator, dtype=torch.int8)
     x = torch.randn(side, side, generator=generator)
     rows = []
-    for work, doers in progress(works(q, x).items(), "packing"):
-        taken = {who: [] for who in doers}
-        for _ in range(repeats):  # A B C A B C ...: what else the machine does hits all of them alike
-            for who, do in doers.items():
+    for task, implementations in progress(tasks(q, x).items(), "packing"):
+        times = {name: [] for name in implementations}
+        for _ in range(repeats):  # interleaved, A B C A B C ..., so that other load affects all of them
+            for name, run in implementations.items():
                 start = perf_counter()
-                do()
-                taken[who].append(1e3 * (perf_counter() - start))
-        took = {who: median(times) for who, times in taken.items()}
-        rows += [{"what": work, "by": who, "ms": ms, "of labutils": ratio(ms, took[OURS])} for who, ms in took.items()]
+                run()
+                times[name].append(1e3 * (perf_counter() - start))
+        medians = {name: median(milliseconds) for name, milliseconds in times.items()}
+        rows += [
+            {"what": task, "by": name, "ms": ms, "of labutils": ratio(ms, medians[OURS])}
+            for name, ms in medians.items()
+        ]
     return rows

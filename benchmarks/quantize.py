@@ -1,4 +1,4 @@
-"""Quantize and dequantize a matrix: every candidate, every granularity, every phase."""
+"""Time to quantize and dequantize a matrix, by candidate, granularity and phase."""
 
 from dataclasses import replace
 from statistics import median
@@ -17,11 +17,11 @@ PHASES = ("choose", "quantize", "dequantize", BOTH)
 
 
 def tables(side=4096, repeats=15, progress=lambda rounds, title: rounds):
-    """(title, rows) of the whole and of its phases, for a side x side matrix of float32 normals."""
+    """(title, rows) for all phases together and for each phase, on a side x side matrix of float32 normals."""
     x = torch.randn(side, side, generator=torch.Generator().manual_seed(0))
     whole, phases = [], []
     for name in progress(GRANULARITIES, "quantize"):
-        candidates = {who: make(GRANULARITIES[name], x.shape) for who, make in CANDIDATES.items()}
+        candidates = {candidate: make(GRANULARITIES[name], x.shape) for candidate, make in CANDIDATES.items()}
         worst = disagreement(candidates, x, GRANULARITIES[name])
         seconds = interleaved(candidates, x, repeats)
         whole.append({"granularity": name, **row(seconds, ALL), "largest difference, in scales": worst})
@@ -31,10 +31,10 @@ def tables(side=4096, repeats=15, progress=lambda rounds, title: rounds):
 
 
 def disagreement(candidates, x, granularity):
-    """How far the candidates' reconstructions lie from labutils' at most, in scales; more than 1 is an error.
+    """The largest difference between a candidate's reconstruction and labutils', in scales; AssertionError above 1.
 
-    One scale apart are values on the edge between two codes: torchao multiplies by 1/scale where labutils divides by
-    scale, and rounding may then fall either way.
+    Values halfway between two codes may differ by one scale: torchao multiplies by 1/scale where labutils divides by
+    scale, which may round them the other way.
     """
     quantized = quantize(x, Scheme(granularity=granularity))
     reference = dequantize(quantized)
@@ -46,26 +46,26 @@ def disagreement(candidates, x, granularity):
 
 
 def interleaved(candidates, x, repeats):
-    """candidate -> phase -> median seconds. A B C A B C ...: what else the machine does hits all of them alike."""
-    samples = {who: [] for who in candidates}
+    """candidate -> phase -> median seconds; interleaved, A B C A B C ..., so that other load affects all of them."""
+    samples = {candidate: [] for candidate in candidates}
     for _ in range(repeats):
-        for who, steps in candidates.items():
-            samples[who].append(_phases(steps, x))
-    return {who: {p: median(s[p] for s in taken) for p in taken[0]} for who, taken in samples.items()}
+        for candidate, steps in candidates.items():
+            samples[candidate].append(_phases(steps, x))
+    return {candidate: {p: median(s[p] for s in taken) for p in taken[0]} for candidate, taken in samples.items()}
 
 
 def row(seconds, phase):
-    """Milliseconds of each candidate in one phase, and how many times labutils' the others take."""
-    took = {who: 1e3 * phases.get(phase, float("nan")) for who, phases in seconds.items()}
-    others = [who for who in took if not who.startswith("labutils")]
-    return took | {f"{who} / labutils": ratio(took[who], took["labutils"]) for who in others}
+    """Milliseconds of each candidate in one phase, and the ratio of the others' to labutils'."""
+    ms = {candidate: 1e3 * phases.get(phase, float("nan")) for candidate, phases in seconds.items()}
+    others = [candidate for candidate in ms if not candidate.startswith("labutils")]
+    return ms | {f"{candidate} / labutils": ratio(ms[candidate], ms["labutils"]) for candidate in others}
 
 
 def _phases(steps, x):
-    seconds, before = {}, None
+    seconds, result = {}, None
     for phase, step in steps.items():
         start = perf_counter()
-        before = step(x, before)
+        result = step(x, result)
         seconds[phase] = perf_counter() - start
     seconds[ALL] = sum(seconds.values())
     seconds[BOTH] = seconds[ALL] - seconds["choose"]

@@ -1,4 +1,4 @@
-"""Rows as a markdown table, and the machine they were measured on."""
+"""Rows as a markdown table, and a description of the machine."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "am
 
 
 def markdown(rows):
-    """A markdown table of dicts that have the same keys, numbers to the right.
+    """A markdown table of dicts with the same keys; numbers are aligned to the right.
 
     >>> print(markdown([{"what": "numpy", "ms": 71.0}]))
     | what | ms |
@@ -25,19 +25,19 @@ def markdown(rows):
 
 
 def ratio(theirs, ours):
-    """How many times ours theirs is; NaN, printed as a dash, where there is nothing to compare."""
+    """theirs / ours, or NaN, which is printed as a dash, if ours is not positive."""
     return theirs / ours if ours > 0 else float("nan")
 
 
 def machine():
-    """One line: processor, the instructions that count here, and versions."""
+    """One line: processor, its vector instructions, cores, and versions."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     known = ", ".join(_instructions()) or "no instructions known"
     return f"{_processor()} ({known}), {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
 
 
 def _instructions():
-    """Those of INSTRUCTIONS that the processor has, where the system says so."""
+    """Those of INSTRUCTIONS that the processor has, as far as /proc/cpuinfo tells."""
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text().partition("\nflags")[2].partition("\n")[0].split() if cpuinfo.exists() else []
     return [name for name in INSTRUCTIONS if name in flags]

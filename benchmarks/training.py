@@ -1,4 +1,4 @@
-"""The digits network in few bits: rounded after training, and trained on the grid, over three seeds."""
+"""Accuracy of the digits network at few bits: rounded after training, and trained with fake quantization."""
 
 import contextlib
 import io
@@ -15,12 +15,12 @@ SEEDS = (0, 1, 2)
 
 
 def table(progress=lambda rounds, title: rounds):
-    """Rows of test accuracies in percent for each bit width of the weights; activations have 8 bits."""
+    """A row for each bit width of the weights: test accuracies in percent. Activations have 8 bits."""
     return [row(num_bits) for num_bits in progress(BITS, "training")]
 
 
 def row(num_bits, seeds=SEEDS):
-    """Rounded with either scale, and trained with each seed."""
+    """Accuracy after rounding with either choice of scale, and after training with each seed."""
     network = data.digits_network()
     images, labels = map(torch.from_numpy, data.digits("train"))
     scheme = Scheme(num_bits, granularity=PerAxis(0))

@@ -1,4 +1,4 @@
-"""What all tests share: repeatable examples, a progress folder of their own, and MiniLM."""
+"""Shared by all tests: repeatable examples, a temporary progress folder, a browser, MiniLM, a broken slider."""
 
 import os
 
@@ -9,7 +9,7 @@ import labutils
 from labutils.data import sentence_encoder
 from labutils.data.minilm import MiniLMMissing
 
-# A slow machine is no failure, and a rerun draws the same examples.
+# No deadline, because machines differ in speed; derandomized, so that a rerun draws the same examples.
 settings.register_profile("course", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("course")
 
@@ -18,19 +18,19 @@ QUICK = ("tests/test_", *(f"tests/{room}/" for room in labutils.ROOMS))
 
 
 def pytest_collection_modifyitems(items):
-    """Notebooks, browsers and classrooms go first: then no worker is left alone with one at the end."""
+    """Run notebooks, browsers and classrooms first, so that no worker is left with a slow test at the end."""
     items.sort(key=lambda item: item.nodeid.startswith(QUICK))
 
 
 @pytest.fixture(autouse=True)
 def own_progress(monkeypatch, tmp_path):
-    """No test touches what the user has passed."""
+    """Keep progress in a temporary folder, not in the user's."""
     monkeypatch.setenv("LABUTILS_PROGRESS", str(tmp_path / "progress"))
 
 
 @pytest.fixture(scope="session")
 def chromium():
-    """A browser. Where there is none, its tests are skipped; CI must not lack it."""
+    """Skip the test where there is no browser, except on CI."""
     from tools.browser import find_browser  # most tests do without playwright
 
     if find_browser() is None and not os.environ.get("CI"):
@@ -39,7 +39,7 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def trained():
-    """MiniLM with its trained weights: read only. Where it is missing, its tests are skipped; CI must not lack it."""
+    """MiniLM with its trained weights, not to be changed. Where it is missing, the test is skipped, but fails on CI."""
     try:
         return sentence_encoder()
     except (MiniLMMissing, ImportError) as missing:
@@ -50,16 +50,17 @@ def trained():
 
 @pytest.fixture
 def encoder(trained):
-    """One whose model may be changed."""
+    """MiniLM with a model that the test may change."""
     return sentence_encoder()
 
 
 @pytest.fixture
 def outlives(monkeypatch):
-    """outlives(explore, working, broken, sentence): a function that breaks while a slider moves is reported with
-    `sentence`, shows no picture of what it did not compute, and works again as soon as it works again.
+    """outlives(explore, working, broken, sentence): asserts that an explorer survives a function that breaks.
 
-    `control` is the slider, moved by `step`; what takes long when it works needs a longer `time_limit`, in seconds.
+    While the function is `broken`, the readout holds `sentence` and the picture is another one; when it is `working`
+    again, the picture is as before. The slider `control` is moved by `step`; a function that is slow when it works
+    needs a longer `time_limit`, in seconds.
     """
 
     def outlives(explore, working, broken, sentence, control="num_bits", step=1, time_limit=0.2):

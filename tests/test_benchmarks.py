@@ -16,7 +16,7 @@ from benchmarks.candidates import CANDIDATES, GRANULARITIES, run
 @pytest.mark.parametrize("name", GRANULARITIES)
 def test_candidates_reconstruct_alike(name):
     x = torch.randn(256, 384, generator=torch.Generator().manual_seed(1))
-    candidates = {who: make(GRANULARITIES[name], x.shape) for who, make in CANDIDATES.items()}
+    candidates = {candidate: make(GRANULARITIES[name], x.shape) for candidate, make in CANDIDATES.items()}
     assert quantize.disagreement(candidates, x, GRANULARITIES[name]) <= 1.001
 
 
@@ -40,7 +40,7 @@ def test_quantize_tables_have_a_row_for_each_granularity_and_phase():
     assert [row["granularity"] for row in whole] == list(GRANULARITIES)
     assert len(phases) == len(GRANULARITIES) * len(quantize.PHASES)
     for row in whole:
-        assert all(row[who] > 0 for who in CANDIDATES)
+        assert all(row[name] > 0 for name in CANDIDATES)
         assert row["torchao / labutils"] == pytest.approx(row["torchao"] / row["labutils"])
     dequantizing = next(row for row in phases if row["phase"] == "dequantize")
     assert math.isnan(dequantizing["torch"]), "torch's fake-quantize makes no codes to dequantize"
@@ -48,23 +48,24 @@ def test_quantize_tables_have_a_row_for_each_granularity_and_phase():
 
 def test_packers_pack_the_same_codes():
     q = torch.randint(-8, 8, (16, 64), generator=torch.Generator().manual_seed(2), dtype=torch.int8)
-    works = packing.works(q, torch.randn(16, 256))
-    two = works["pack_int4"]
-    for who in ("labutils on NumPy", "torchao, its formula", "torchao pack_uint4"):
-        assert np.array_equal(two[who](), two[packing.OURS]()), who
+    tasks = packing.tasks(q, torch.randn(16, 256))
+    pack_int4 = tasks["pack_int4"]
+    for name in ("labutils on NumPy", "torchao, its formula", "torchao pack_uint4"):
+        assert np.array_equal(pack_int4[name](), pack_int4[packing.OURS]()), name
     assert torch.equal(packing.torch_pack_int32(torch.arange(-8, 0)), torch.tensor([0x76543210], dtype=torch.int32))
-    for work, doers in works.items():
-        if work.startswith("unpack"):
-            mask = 15 if "4" in work else 7
-            for who, do in doers.items():
-                assert np.array_equal(np.asarray(do()) & mask, np.asarray(doers[packing.OURS]()) & mask), (work, who)
-    for who, do in works["quantize_group, g128"].items():
-        codes, scales = (np.asarray(part) for part in do())
-        expected, steps = (np.asarray(part) for part in works["quantize_group, g128"][packing.OURS]())
-        assert np.allclose(scales, steps, rtol=1e-5) and np.abs(codes - expected).max() <= 1, who
+    for task, implementations in tasks.items():
+        if task.startswith("unpack"):
+            mask = 15 if "4" in task else 7
+            expected = np.asarray(implementations[packing.OURS]()) & mask
+            for name, unpack in implementations.items():
+                assert np.array_equal(np.asarray(unpack()) & mask, expected), (task, name)
+    for name, quantize_group in tasks["quantize_group, g128"].items():
+        codes, scales = (np.asarray(part) for part in quantize_group())
+        expected, steps = (np.asarray(part) for part in tasks["quantize_group, g128"][packing.OURS]())
+        assert np.allclose(scales, steps, rtol=1e-5) and np.abs(codes - expected).max() <= 1, name
 
 
-def test_the_packing_table_has_a_row_for_each_work_and_doer():
+def test_the_packing_table_has_a_row_for_each_task_and_implementation():
     rows = packing.table(side=256, repeats=1)
     assert {row["what"] for row in rows} >= {"pack_int4", "unpack_int4", "quantize_group, g128"}
     assert all(row["ms"] > 0 for row in rows)
@@ -82,9 +83,9 @@ def test_all_linear_layers_compute_the_same_layer():
     torch.manual_seed(0)
     with torch.inference_mode():
         found = linear.disagreement(linear.candidates(torch.nn.Linear(256, 256)), torch.randn(32, 256))
-    assert {who for names in linear.ROWS.values() for who in names} | {linear.FLOAT} == found.keys()
-    for who, relative in found.items():
-        assert relative < (0.1 if "int4" in who else 0.02), who  # 4 bits, 8 bits
+    assert {name for names in linear.ROWS.values() for name in names} | {linear.FLOAT} == found.keys()
+    for name, relative in found.items():
+        assert relative < (0.1 if "int4" in name else 0.02), name  # 4 bits, 8 bits
 
 
 def test_the_linear_tables_have_a_row_for_each_batch():

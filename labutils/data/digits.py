@@ -14,6 +14,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from labutils.arrays.inputs import require_finite
+
 Weights = Mapping[str, np.ndarray]
 
 NETWORK_FILE = Path(__file__).with_name("digits_network.safetensors")
@@ -230,8 +232,7 @@ def _checked_floats(value, name, shape):
     if not _fits(array.shape, shape):
         raise ValueError(f"{name} must have the shape ({', '.join(map(str, shape))}), not {array.shape}")
     array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite, but holds {np.count_nonzero(~np.isfinite(array))} NaN or Inf")
+    require_finite(np, array, name)
     return array
 
 

@@ -78,7 +78,7 @@ class SentenceEncoder:
         """
         import torch
 
-        sentences, batch_size = _checked_sentences(sentences), _checked_batch_size(batch_size)
+        sentences, batch_size = _checked_sentences(sentences), whole_number(batch_size, "batch_size", least=1)
         ids = self.tokenizer(sentences, truncation=True, max_length=MAX_TOKENS)["input_ids"]
         order = sorted(
             range(len(ids)), key=lambda i: -len(ids[i])
@@ -161,13 +161,6 @@ def _checked_sentences(sentences: Iterable[str]) -> list[str]:
         if not sentence.strip():
             raise ValueError(f"a sentence must have text, but sentences[{i}] is {sentence!r}")
     return sentences
-
-
-def _checked_batch_size(batch_size: int) -> int:
-    size = whole_number(batch_size, "batch_size")
-    if size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {size}")
-    return size
 
 
 def _checked_model(model: nn.Module) -> nn.Module:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labutils.arrays.inputs import real_array
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
+from labutils.arrays.inputs import Array, real_array, require_finite, require_one_library
 
 TIE = 1e-6  # similarities this close are equal: float32 embeddings cannot tell them apart
 
@@ -46,18 +44,16 @@ def retrieval_at_1(questions: Array, answers: Array) -> float:
 
 def _directions(a: Array, a_name: str, b: Array, b_name: str) -> tuple[Any, Array, Array]:
     """Both as float64 rows of length 1, checked."""
-    (xp, a), (other, b) = real_array(a, a_name), real_array(b, b_name)
-    if xp is not other:
-        raise TypeError(f"{a_name} and {b_name} must come from one library, got {xp.__name__} and {other.__name__}")
+    (xp, a), (_, b) = real_array(a, a_name), real_array(b, b_name)
+    require_one_library(**{a_name: a, b_name: b})
     if a.ndim != 2 or a.shape != b.shape:
         raise ValueError(f"{a_name} and {b_name} must have one shape (n, d), got {tuple(a.shape)} and {tuple(b.shape)}")
     return xp, _unit_rows(xp, a, a_name), _unit_rows(xp, b, b_name)
 
 
 def _unit_rows(xp: Any, x: Array, name: str) -> Array:
+    require_finite(xp, x, name)
     x = xp.astype(x, xp.float64)
-    if not bool(xp.all(xp.isfinite(x))):
-        raise ValueError(f"{name} must be finite, but holds NaN or Inf")
     largest = xp.max(xp.abs(x), axis=1, keepdims=True)
     if not bool(xp.all(largest > 0)):
         raise ValueError(f"{name} must not hold a row of zeros, which has no direction")

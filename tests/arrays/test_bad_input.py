@@ -10,38 +10,30 @@ import pytest
 
 from labutils.arrays import theory
 from labutils.arrays.affine import QuantizedArray, choose_qparams, dequantize, fake_quantize, quantize
-from labutils.arrays.inputs import bit_width, code_array, positive_number, real_array, real_number, whole_number
 from labutils.arrays.metrics import quantization_error, sqnr_db
 from labutils.arrays.scheme import PerAxis, PerGroup, PerTensor, Scheme
 from labutils.labs import answers
+from tests.arrays.bad_inputs import (
+    BAD_CODES,
+    BAD_NUMBERS,
+    BAD_WIDTHS,
+    FINE,
+    NOT_WHOLE,
+    REFUSED,
+    TENSORS,
+    all_refuse,
+    refuses,
+    slack,
+    table,
+    torch,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
-
-try:
-    import torch
-except ImportError:
-    torch = None
-
-
-def table(rows):
-    """Arguments of parametrize: the rows, and their names as ids."""
-    return {"argvalues": list(rows.values()), "ids": list(rows.keys())}
-
-
-def refuses(kind, words, function, *args, **kwargs):
-    """`function` raises exactly `kind`, and the message holds each of `words`."""
-    with pytest.raises((ValueError, TypeError)) as told:
-        function(*args, **kwargs)
-    assert told.type is kind
-    for word in words:
-        assert word in str(told.value)
-
 
 # --- arrays of floats ---
 
 ASYMMETRIC, CHANNELS, GROUPS = Scheme(symmetric=False), Scheme(granularity=PerAxis(0)), Scheme(granularity=PerGroup(4))
 QUANTIZERS = {
-    "real_array": real_array,
     "choose_qparams": choose_qparams,
     "choose_qparams with a zero point": lambda x: choose_qparams(x, ASYMMETRIC),
     "quantize": quantize,
@@ -63,118 +55,33 @@ QUANTIZERS = {
     "quantization_error of a reconstruction": lambda x: quantization_error(np.ones(3), np.ones(3, int), x),
 }
 
-NO_ARRAY = "must be a NumPy array or a torch tensor, got"
-NO_FLOATS = "must hold floats (float16, bfloat16, float32 or float64), got dtype"
-REFUSED = {
-    "None": (None, TypeError, (NO_ARRAY, "NoneType")),
-    "a string": ("0.5", TypeError, (NO_ARRAY, "str")),
-    "bytes": (b"0.5", TypeError, (NO_ARRAY, "bytes")),
-    "a float": (0.5, TypeError, (NO_ARRAY, "float")),
-    "an int": (3, TypeError, (NO_ARRAY, "int")),
-    "a list of floats": ([0.5, 1.0, 2.0], TypeError, (NO_ARRAY, "list")),
-    "a tuple": ((0.5, 1.0, 2.0), TypeError, (NO_ARRAY, "tuple")),
-    "a dict": ({"x": 0.5}, TypeError, (NO_ARRAY, "dict")),
-    "the class of arrays": (np.ndarray, TypeError, (NO_ARRAY, "type")),
-    "int64": (np.array([1, 2, 3]), TypeError, (NO_FLOATS, "int64")),
-    "int8": (np.array([1, 2, 3], np.int8), TypeError, (NO_FLOATS, "int8")),
-    "bool": (np.array([True, False, True]), TypeError, (NO_FLOATS, "bool")),
-    "complex64": (np.array([1j, 2, 3], np.complex64), TypeError, (NO_FLOATS, "complex64")),
-    "complex128": (np.array([1j, 2, 3]), TypeError, (NO_FLOATS, "complex128")),
-    "object": (np.array([0.5, None, "x"], object), TypeError, (NO_FLOATS, "object")),
-    "strings": (np.array(["0.5", "1", "2"]), TypeError, (NO_FLOATS, "<U")),
-    "dates": (np.array(["2024-01-01"], "datetime64[D]"), TypeError, (NO_FLOATS, "datetime64")),
-    "records": (np.zeros(3, [("a", np.float32)]), TypeError, (NO_FLOATS, "[('a'")),
-    "a masked array": (np.ma.array([0.5, 1, 2], mask=[0, 1, 0]), TypeError, ("masked", "filled", "compressed")),
-    "empty": (np.zeros(0), ValueError, ("must not be empty, got shape (0,)",)),
-    "no rows": (np.zeros((0, 3)), ValueError, ("must not be empty, got shape (0, 3)",)),
-    "no columns": (np.zeros((3, 0), np.float32), ValueError, ("must not be empty, got shape (3, 0)",)),
-    "NaN": (np.array([0.5, np.nan, 2]), ValueError, ("must be finite", "NaN or Inf", "(3,)")),
-    "NaN first": (np.array([np.nan, 1, 2], np.float32), ValueError, ("must be finite", "NaN or Inf")),
-    "NaN last": (np.array([0, 1, np.nan], np.float16), ValueError, ("must be finite", "NaN or Inf")),
-    "Inf": (np.array([0.5, np.inf, 2], np.float32), ValueError, ("must be finite", "NaN or Inf")),
-    "-Inf": (np.array([0.5, -np.inf, 2]), ValueError, ("must be finite", "NaN or Inf")),
-    "NaN between Infs": (np.array([np.inf, np.nan, -np.inf]), ValueError, ("must be finite", "NaN or Inf")),
-}
-if np.dtype(np.longdouble) != np.float64:  # on some systems it is the same
-    REFUSED["longdouble"] = (np.ones(3, np.longdouble), TypeError, (NO_FLOATS, np.dtype(np.longdouble).name))
-VALUES_MATTER = {"NaN", "NaN first", "NaN last", "Inf", "-Inf", "NaN between Infs"}
 
-
-@pytest.mark.parametrize("function", **table(QUANTIZERS))
-@pytest.mark.parametrize("row", REFUSED)
-def test_what_is_no_array_of_finite_floats_is_refused(function, row):
-    x, kind, words = REFUSED[row]
-    if function is real_array and row in VALUES_MATTER:
-        assert real_array(x)[1] is x  # it looks at the type, and leaves the values to others
-    else:
-        refuses(kind, words, function, x)
-
-
-TENSORS = {
-    "int64": (lambda: torch.tensor([1, 2, 3]), TypeError, (NO_FLOATS, "torch.int64")),
-    "bool": (lambda: torch.tensor([True, False]), TypeError, (NO_FLOATS, "torch.bool")),
-    "complex64": (lambda: torch.tensor([1j, 2]), TypeError, (NO_FLOATS, "torch.complex64")),
-    "empty": (lambda: torch.zeros(0, 3), ValueError, ("must not be empty, got shape (0, 3)",)),
-    "NaN": (lambda: torch.tensor([0.5, math.nan]), ValueError, ("must be finite", "NaN or Inf")),
-    "Inf": (lambda: torch.tensor([0.5, -math.inf]), ValueError, ("must be finite", "NaN or Inf")),
-    "NaN in bfloat16": (lambda: torch.tensor([math.nan]).bfloat16(), ValueError, ("must be finite", "bfloat16")),
-}
+@pytest.mark.parametrize("x, kind, words", **table(REFUSED))
+def test_what_is_no_array_of_finite_floats_is_refused(x, kind, words):
+    all_refuse(QUANTIZERS, kind, words, x)
 
 
 @pytest.mark.skipif(torch is None, reason="torch is not installed")
 @pytest.mark.parametrize("make, kind, words", **table(TENSORS))
 def test_what_is_no_tensor_of_finite_floats_is_refused(make, kind, words):
-    static = (torch.tensor(0.1), 0) if torch is not None else None
-    for function in (
-        choose_qparams,
-        quantize,
-        fake_quantize,
-        lambda x: quantize(x, ASYMMETRIC),
-        lambda x: quantize(x, GROUPS),
-        lambda x: quantize(x, Scheme(), static),
-        answers.quantize_symmetric,
-        lambda x: answers.quantize_clipped(x, 1.0),
-        lambda x: answers.best_clip(x, 4),
-        answers.quantize_asymmetric,
-        lambda x: answers.quantize_in_range(x, -1.0, 2.0),
-    ):
-        refuses(kind, words, function, make())
+    functions = {
+        "choose_qparams": choose_qparams,
+        "quantize": quantize,
+        "fake_quantize": fake_quantize,
+        "quantize with a zero point": lambda x: quantize(x, ASYMMETRIC),
+        "quantize in groups": lambda x: quantize(x, GROUPS),
+        "quantize with a static scale": lambda x: quantize(x, Scheme(), (torch.tensor(0.1), 0)),
+        "quantize_symmetric": answers.quantize_symmetric,
+        "quantize_clipped": lambda x: answers.quantize_clipped(x, 1.0),
+        "best_clip": lambda x: answers.best_clip(x, 4),
+        "quantize_asymmetric": answers.quantize_asymmetric,
+        "quantize_in_range": lambda x: answers.quantize_in_range(x, -1.0, 2.0),
+    }
+    all_refuse(functions, kind, words, make())
 
 
 # --- arrays that are unusual, and fine ---
 
-
-def readonly(x):
-    x.flags.writeable = False
-    return x
-
-
-FINE = {
-    "0-d": lambda: np.array(-0.7),
-    "a NumPy scalar": lambda: np.float32(0.7),
-    "one element": lambda: np.array([3.0], np.float32),
-    "float16": lambda: np.array([0.1, -0.5, 1], np.float16),
-    "float32": lambda: np.array([0.1, -0.5, 1], np.float32),
-    "float64": lambda: np.array([0.1, -0.5, 1]),
-    "five axes": lambda: np.linspace(-1, 2, 32, dtype=np.float32).reshape(2, 2, 2, 2, 2),
-    "non-contiguous": lambda: np.linspace(-1, 2, 24, dtype=np.float32).reshape(4, 6)[::2, ::3],
-    "transposed": lambda: np.linspace(-1, 2, 24, dtype=np.float32).reshape(4, 6).T,
-    "reversed": lambda: np.linspace(-1, 2, 24, dtype=np.float32)[::-1],
-    "read-only": lambda: readonly(np.linspace(-1, 2, 6, dtype=np.float32)),
-    "huge": lambda: np.array([1e38, -3e38, 1], np.float32),
-    "huge float64": lambda: np.array([1.7e308, -1e308, 1]),
-    "huge float16": lambda: np.array([65504, -65504, 1], np.float16),
-    "tiny": lambda: np.array([1e-38, -3e-38, 0], np.float32),
-    "subnormal": lambda: np.array([1e-45, -1e-44, 0], np.float32),
-    "subnormal float64": lambda: np.array([5e-324, -1e-322, 0]),
-    "subnormal float16": lambda: np.array([6e-8, -6e-7, 0], np.float16),
-    "huge and tiny": lambda: np.array([1e38, 1e-38, -1e-45], np.float32),
-    "all zero": lambda: np.zeros((2, 3), np.float32),
-    "negative zero": lambda: np.array([-0.0, 0.0]),
-    "constant": lambda: np.full((2, 3), 0.7, np.float32),
-    "positive only": lambda: np.array([5.0, 6.0, 7.0], np.float32),
-    "negative only": lambda: np.array([-5.0, -6.0, -7.0], np.float32),
-}
 WAYS = {
     "symmetric": Scheme(),
     "asymmetric": ASYMMETRIC,
@@ -186,31 +93,24 @@ WAYS = {
 }
 
 
-def slack(x):
-    """Float rounding, in units of x: two dozen roundings of the largest value, and two to the dtype of x."""
-    work, own = np.finfo(np.promote_types(x.dtype, np.float32)), np.finfo(x.dtype)
-    peak = float(np.max(np.abs(x)))
-    return (12 * float(work.eps) + float(own.eps)) * peak + float(own.smallest_subnormal)
-
-
 @pytest.mark.parametrize("make", **table(FINE))
-@pytest.mark.parametrize("scheme", **table(WAYS))
 @pytest.mark.parametrize("library", ["NumPy", "torch"])
-def test_the_quantizers_are_right_about_unusual_arrays(make, scheme, library):
+def test_the_quantizers_are_right_about_unusual_arrays(make, library):
     x = np.asarray(make())
     if library == "torch" and torch is None:
         pytest.skip("torch is not installed")
     given = make() if library == "NumPy" else torch.from_numpy(np.array(x))
-    if x.ndim == 0 and scheme.granularity != PerTensor():
-        refuses(ValueError, ("needs at least one axis, got an array of shape ()",), quantize, given, scheme)
-        return
-    quantized = quantize(given, scheme)
-    y = np.asarray(dequantize(quantized))
-    assert y.shape == x.shape and y.dtype == x.dtype
-    assert np.all(np.isfinite(y))
-    error = np.max(np.abs(x.astype(float) - y.astype(float)))
-    assert error <= np.max(np.asarray(quantized.scale)) / 2 + slack(x)
-    assert np.all(y[x == 0] == 0)
+    for way, scheme in WAYS.items():
+        if x.ndim == 0 and scheme.granularity != PerTensor():
+            refuses(ValueError, ("needs at least one axis, got an array of shape ()",), quantize, given, scheme)
+            continue
+        quantized = quantize(given, scheme)
+        y = np.asarray(dequantize(quantized))
+        assert y.shape == x.shape and y.dtype == x.dtype, way
+        assert np.all(np.isfinite(y)), way
+        error = np.max(np.abs(x.astype(float) - y.astype(float)))
+        assert error <= np.max(np.asarray(quantized.scale)) / 2 + slack(x), way
+        assert np.all(y[x == 0] == 0), way
 
 
 @pytest.mark.parametrize("make", **table(FINE))
@@ -250,22 +150,9 @@ def test_the_measures_are_right_about_unusual_arrays(make):
 
 # --- codes, and what holds them ---
 
-BAD_CODES = {
-    "None": (None, TypeError, (NO_ARRAY, "NoneType")),
-    "a list": ([1, 2], TypeError, (NO_ARRAY, "list")),
-    "an int": (3, TypeError, (NO_ARRAY, "int")),
-    "floats": (np.array([1.0, 2]), TypeError, ("integer codes", "float64")),
-    "bool": (np.array([True]), TypeError, ("integer codes", "bool")),
-    "complex": (np.array([1j]), TypeError, ("integer codes", "complex128")),
-    "object": (np.array([1, None]), TypeError, ("integer codes", "object")),
-    "masked": (np.ma.array([1, 2], mask=[0, 1]), TypeError, ("masked",)),
-    "empty": (np.zeros(0, np.int8), ValueError, ("must not be empty, got shape (0,)",)),
-}
-
 
 @pytest.mark.parametrize("codes, kind, words", **table(BAD_CODES))
 def test_what_are_no_codes_is_refused(codes, kind, words):
-    refuses(kind, ("q ", *words), code_array, codes)
     refuses(kind, ("q ", *words), answers.dequantize_symmetric, codes, 0.1)
     refuses(kind, ("q ", *words), answers.dequantize_asymmetric, codes, 0.1, 0)
     refuses(kind, ("quantized ", *words), quantization_error, np.ones(2), codes, np.ones(2))
@@ -279,29 +166,8 @@ def test_dequantize_asks_for_what_quantize_returns(held):
 
 # --- bit widths ---
 
-NO_INT = "must be a whole number, got"
-BAD_WIDTHS = {
-    "1": (1, ValueError, ("num_bits must be between 2 and 16, got 1",)),
-    "0": (0, ValueError, ("between 2 and 16, got 0",)),
-    "-3": (-3, ValueError, ("between 2 and 16, got -3",)),
-    "17": (17, ValueError, ("between 2 and 16, got 17",)),
-    "10^30": (10**30, ValueError, ("between 2 and 16, got 1000",)),
-    "4.0": (4.0, TypeError, ("num_bits", NO_INT, "4.0 of type float")),
-    "np.float64(4)": (np.float64(4), TypeError, (NO_INT, "float64")),
-    "a string": ("8", TypeError, (NO_INT, "'8' of type str")),
-    "None": (None, TypeError, (NO_INT, "None")),
-    "True": (True, TypeError, (NO_INT, "True of type bool")),
-    "np.True_": (np.True_, TypeError, (NO_INT, "True")),
-    "NaN": (math.nan, TypeError, (NO_INT, "nan of type float")),
-    "a list": ([8], TypeError, (NO_INT, "[8] of type list")),
-    "an array": (np.array([8, 4]), TypeError, (NO_INT, "of type ndarray")),
-    "a 0-d array of floats": (np.array(8.0), TypeError, (NO_INT, "of type ndarray")),
-    "complex": (8j, TypeError, (NO_INT, "8j")),
-    "a type": (int, TypeError, (NO_INT, "int")),
-}
 ONES = np.ones(3, np.float32)
 TAKE_WIDTHS = {
-    "bit_width": bit_width,
     "Scheme": Scheme,
     "asymmetric Scheme": lambda bits: Scheme(bits, symmetric=False),
     "quantize_symmetric": lambda bits: answers.quantize_symmetric(ONES, bits),
@@ -317,43 +183,19 @@ TAKE_WIDTHS = {
 }
 
 
-@pytest.mark.parametrize("function", **table(TAKE_WIDTHS))
 @pytest.mark.parametrize("num_bits, kind, words", **table(BAD_WIDTHS))
-def test_what_is_no_bit_width_is_refused(function, num_bits, kind, words):
-    refuses(kind, words, function, num_bits)
+def test_what_is_no_bit_width_is_refused(num_bits, kind, words):
+    all_refuse(TAKE_WIDTHS, kind, words, num_bits)
 
 
-@pytest.mark.parametrize("function", **table(TAKE_WIDTHS))
 @pytest.mark.parametrize("num_bits", [2, np.int64(8), np.uint8(16), np.array(4)], ids=repr)
-def test_every_whole_number_from_2_to_16_is_a_bit_width(function, num_bits):
-    assert function(num_bits) is not None
+def test_every_whole_number_from_2_to_16_is_a_bit_width(num_bits):
+    assert all(function(num_bits) is not None for function in TAKE_WIDTHS.values())
 
 
 # --- steps, clips and powers: positive numbers ---
 
-NO_NUMBER = "must be a number, got"
-BAD_NUMBERS = {
-    "0": (0, ValueError, ("must be positive, got 0.0",)),
-    "-0.1": (-0.1, ValueError, ("must be positive, got -0.1",)),
-    "NaN": (math.nan, ValueError, ("must be finite, got nan",)),
-    "Inf": (math.inf, ValueError, ("must be finite, got inf",)),
-    "-Inf": (-math.inf, ValueError, ("must be finite, got -inf",)),
-    "NaN in float32": (np.float32("nan"), ValueError, ("must be finite, got nan",)),
-    "an int beyond floats": (10**400, ValueError, ("must be finite, got inf",)),
-    "None": (None, TypeError, (NO_NUMBER, "None of type NoneType")),
-    "a string": ("0.1", TypeError, (NO_NUMBER, "'0.1' of type str")),
-    "a NumPy string": (np.str_("0.1"), TypeError, (NO_NUMBER, "0.1")),
-    "bytes": (b"0.1", TypeError, (NO_NUMBER, "b'0.1'")),
-    "True": (True, TypeError, (NO_NUMBER, "True of type bool")),
-    "np.True_": (np.True_, TypeError, (NO_NUMBER, "True")),
-    "a list": ([0.1], TypeError, (NO_NUMBER, "[0.1] of type list")),
-    "complex": (1j, TypeError, (NO_NUMBER, "1j of type complex")),
-    "complex64": (np.complex64(1), TypeError, (NO_NUMBER, "complex64")),
-    "several": (np.array([0.1, 0.2]), TypeError, (NO_NUMBER, "of type ndarray")),
-    "a type": (float, TypeError, (NO_NUMBER, "float")),
-}
 TAKE_NUMBERS = {
-    "positive_number": lambda value: positive_number(value, "the number"),
     "rounding_noise": theory.rounding_noise,
     "predicted_sqnr_db of a power": lambda value: theory.predicted_sqnr_db(value, 0.1),
     "predicted_sqnr_db at a scale": lambda value: theory.predicted_sqnr_db(1.0, value),
@@ -365,17 +207,16 @@ TAKE_NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("function", **table(TAKE_NUMBERS))
 @pytest.mark.parametrize("value, kind, words", **table(BAD_NUMBERS))
-def test_what_is_no_positive_number_is_refused(function, value, kind, words):
-    refuses(kind, words, function, value)
+def test_what_is_no_positive_number_is_refused(value, kind, words):
+    all_refuse(TAKE_NUMBERS, kind, words, value)
 
 
-@pytest.mark.parametrize("function", **table(TAKE_NUMBERS))
 @pytest.mark.parametrize("value", [1, 0.5, np.float16(0.5), np.array(0.5), 1e-38, 1e38], ids=repr)
-def test_every_positive_number_is_taken(function, value):
-    found = function(value)
-    assert np.all(np.isfinite(np.asarray(found[-1] if isinstance(found, tuple) else found)))
+def test_every_positive_number_is_taken(value):
+    for name, function in TAKE_NUMBERS.items():
+        found = function(value)
+        assert np.all(np.isfinite(np.asarray(found[-1] if isinstance(found, tuple) else found))), name
 
 
 def test_a_message_names_the_argument():
@@ -386,8 +227,6 @@ def test_a_message_names_the_argument():
     refuses(ValueError, ("scale must be positive",), answers.dequantize_symmetric, np.ones(3, np.int8), 0)
     refuses(TypeError, ("original must be",), sqnr_db, None, ONES)
     refuses(TypeError, ("dequantized must be",), sqnr_db, ONES, None)
-    refuses(TypeError, ("width must be",), whole_number, None, "width")
-    refuses(TypeError, ("height must be",), real_number, None, "height")
 
 
 # --- schemes ---
@@ -414,9 +253,6 @@ BAD_SCHEMES = {
 @pytest.mark.parametrize("choice, kind, words", **table(BAD_SCHEMES))
 def test_a_scheme_is_right_or_does_not_exist(choice, kind, words):
     refuses(kind, words, Scheme, **choice)
-
-
-NOT_WHOLE = {"1.0": 1.0, "a string": "0", "None": None, "True": True, "NaN": math.nan, "a list": [0]}
 
 
 @pytest.mark.parametrize("value", **table(NOT_WHOLE))

@@ -1,4 +1,4 @@
-"""Whatever a submission does, the learner gets a sentence and the course goes on."""
+"""Every submission gets a report: a clear sentence about what is wrong, and the name of the mistake if it is known."""
 
 import sys
 import threading
@@ -108,7 +108,7 @@ def test_nonsense_gets_a_sentence(submission, sentence):
 
 @pytest.fixture
 def stubborn():
-    """Set when the test is over: what cannot be stopped must not go on beside the tests of other files."""
+    """Set `released` after the test, so that a call that cannot be stopped does not disturb the tests after it."""
     released.clear()
     yield
     released.set()

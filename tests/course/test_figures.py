@@ -1,4 +1,4 @@
-"""A picture carries its text, is sharp, and depends on no global state."""
+"""A picture has alt text and a sharp PNG, and does not depend on matplotlib's global settings."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Whatever a learner's function does, the caller gets an outcome, in time, and its own world back."""
+"""Whatever a learner's function does, the caller gets an outcome in time, and its streams and settings restored."""
 
 import signal
 import sys
@@ -17,14 +17,14 @@ LIMIT = 0.2  # seconds; a loaded machine may be slow to notice, never quick
 
 @pytest.fixture
 def released():
-    """Set when the test is over, so that what cannot be stopped stops nevertheless."""
+    """An event that is set after the test, to end calls that cannot be stopped."""
     event = threading.Event()
     yield event
     event.set()
 
 
 def still_running():
-    """Calls that go on behind the scenes."""
+    """The threads of calls that have not ended."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("call of") and thread.is_alive()]
 
 
@@ -137,7 +137,7 @@ def test_a_loop_that_catches_everything_a_few_times_is_ended():
     assert len(caught) == 3 and not still_running()
 
 
-def test_a_loop_that_catches_everything_for_ever_does_not_hold_the_caller(monkeypatch, released):
+def test_a_loop_that_catches_everything_for_ever_does_not_block_the_caller(monkeypatch, released):
     monkeypatch.setattr(guard, "GRACE", 0.2)
 
     def loops():
@@ -285,7 +285,7 @@ def test_dividing_by_zero_is_silent_even_where_it_is_an_error():
 
 
 def test_an_import_is_waited_for_and_counts_only_as_an_import(monkeypatch, tmp_path):
-    """torch takes longer than a call may, the first time; stopped half-way it could not be imported any more."""
+    """The first import of torch takes longer than the limit; stopped halfway, torch could not be imported again."""
     (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.5)\nANSWER = 42\n")
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -305,7 +305,7 @@ def test_an_import_is_waited_for_and_counts_only_as_an_import(monkeypatch, tmp_p
     assert call(hangs, time_limit=0.1).timed_out
 
 
-def test_two_at_once_wait_for_each_other_and_both_worlds_come_back():
+def test_two_calls_at_once_wait_for_each_other_and_restore_everything():
     """JupyterLab moves a slider in a thread beside the one in which a cell checks."""
     streams, filters, stop = (sys.stdout, sys.stderr, sys.stdin), list(warnings.filters), threading.Event()
     answers = []

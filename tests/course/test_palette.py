@@ -1,4 +1,4 @@
-"""The colours can be told apart: from paper, from each other, and by readers who see fewer of them."""
+"""The colours differ enough from white and from each other, for colour-blind readers too."""
 
 from itertools import combinations
 
@@ -10,7 +10,7 @@ from labutils.course.panel import TONES
 
 LINES = ("ORIGINAL", "QUANTIZED", "THEORY", "GOOD")
 FILLS = (*LINES, "WARN")
-# Linear RGB as a reader sees it who lacks one kind of cone: Machado, Oliveira and Fernandes (2009), severity 1.
+# Linear RGB as seen without one kind of cone: Machado, Oliveira and Fernandes (2009), severity 1.
 SEEN = {
     "all three cones": np.eye(3),
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -18,7 +18,7 @@ SEEN = {
     "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
 }
 XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # IEC 61966-2-1, sRGB
-JUST_SEEN = 2.3  # in CIELAB: Mahy, Van Eycken and Oosterlinck (1994)
+JUST_NOTICEABLE = 2.3  # in CIELAB: Mahy, Van Eycken and Oosterlinck (1994)
 
 
 def linear(colour):
@@ -54,9 +54,9 @@ def test_text_is_readable_on_paper():
 @pytest.mark.parametrize("seen", SEEN)
 @pytest.mark.parametrize(("one", "other"), list(combinations(FILLS, 2)))
 def test_two_colours_of_one_picture_are_told_apart(one, other, seen):
-    """By five times what is just seen, so that thin lines are told apart too."""
+    """By five just noticeable differences, so that thin lines can be told apart."""
     here, there = (lab(SEEN[seen] @ linear(getattr(palette, name))) for name in (one, other))
-    assert np.linalg.norm(here - there) >= 5 * JUST_SEEN
+    assert np.linalg.norm(here - there) >= 5 * JUST_NOTICEABLE
 
 
 def test_panels_use_these_colours():

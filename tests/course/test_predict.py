@@ -1,4 +1,4 @@
-"""An answer is revealed by a guess, and by nothing else."""
+"""A prediction reveals its answer after a guess, and only then."""
 
 import pytest
 
@@ -6,8 +6,8 @@ from labutils import predict
 
 
 def test_nothing_is_revealed_before_a_guess():
-    asked = predict("How many codes has a 4-bit grid?", 16)
-    assert asked.reply.value == ""
+    prediction = predict("How many codes has a 4-bit grid?", 16)
+    assert prediction.reply.value == ""
 
 
 @pytest.mark.parametrize(
@@ -23,16 +23,16 @@ def test_nothing_is_revealed_before_a_guess():
     ],
 )
 def test_a_guess_gets_the_answer_and_how_far_off_it_was(guess, reply):
-    told = predict("How many codes has a 4-bit grid?", 16, unit="codes").guess(guess)
-    assert reply.replace("You guessed 16.", "You guessed 16 codes.") in told
+    shown = predict("How many codes has a 4-bit grid?", 16, unit="codes").guess(guess)
+    assert reply.replace("You guessed 16.", "You guessed 16 codes.") in shown
 
 
 @pytest.mark.parametrize("typed", ["", "  ", "many", "nan", "inf", "1/0", "<b>", "16 16"])
 def test_what_is_no_number_reveals_nothing(typed):
-    asked = predict("How many codes has a 4-bit grid?", 16)
-    assert "16:" not in asked.guess(typed)
-    assert "The answer" not in asked.reply.value
-    assert "<b>" not in asked.reply.value
+    prediction = predict("How many codes has a 4-bit grid?", 16)
+    assert "16:" not in prediction.guess(typed)
+    assert "The answer" not in prediction.reply.value
+    assert "<b>" not in prediction.reply.value
 
 
 def test_enter_and_button_guess_alike():

@@ -1,4 +1,4 @@
-"""Progress is a convenience and never a trap: whatever became of the folder, the labs go on and say so."""
+"""Progress is recorded and read back; where the folder cannot be used, a warning says so and the labs go on."""
 
 import errno
 import json

@@ -10,11 +10,6 @@ ASKED, ANSWERS = zip(*questions())
 OTHERS = calibration_sentences()
 
 
-@pytest.fixture(scope="session")
-def embedded(trained):
-    return {name: trained.encode(texts) for name, texts in [("asked", ASKED), ("answers", ANSWERS), ("others", OTHERS)]}
-
-
 def test_there_are_enough_of_them():
     assert len(ASKED) == 193 >= 150
     assert len(OTHERS) == 268 >= 256

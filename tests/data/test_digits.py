@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,6 +18,12 @@ from labutils.data.digits import NETWORK_FILE, DigitsNetwork, weight_shapes
 @pytest.fixture(scope="module")
 def network():
     return digits_network()
+
+
+@pytest.fixture(scope="module")
+def accuracy(network):
+    """Of the trained weights on the test split: 540 images."""
+    return network.accuracy()
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +80,16 @@ def test_a_split_that_does_not_exist_is_named(split):
 # --- the network ---
 
 
-def test_the_network_reads_at_least_98_percent_of_unseen_digits(network):
-    assert network.accuracy() >= 0.98
+def test_the_network_reads_at_least_98_percent_of_unseen_digits(accuracy):
+    assert accuracy >= 0.98
 
 
-def test_the_network_is_as_accurate_as_its_file_says(network):
+def test_the_network_is_as_accurate_as_its_file_says(accuracy):
     with safe_open(NETWORK_FILE, "np") as file:
         training = json.loads(file.metadata()["training"])
     assert training["split"] == {"stratified": True, "test_size": 0.3, "random_state": 0}
     assert isinstance(training["seed"], int)
-    assert abs(network.accuracy() - training["test_accuracy"]) <= 1 / 540, "one image may sit on the fence"
+    assert abs(accuracy - training["test_accuracy"]) <= 1 / 540, "one image may sit on the fence"
 
 
 def test_the_network_is_small(network):
@@ -140,7 +147,7 @@ def any_weights(request, network):
     }
 
 
-@pytest.mark.parametrize("count", [1, 16, 17, 540])
+@pytest.mark.parametrize("count", [1, 16, 17, 53])
 def test_numpy_logits_are_torch_logits(network, any_weights, unseen, count):
     images = unseen[0][:count]
     logits = network.logits(images, any_weights)
@@ -184,6 +191,7 @@ def rounded(w, num_bits, per_channel):
     return np.rint(w / step) * step
 
 
+@cache
 def quantized_accuracy(network, num_bits, per_channel):
     kernels = {name: w for name, w in network.weights.items() if name.endswith(".weight")}
     return network.accuracy({name: rounded(w, num_bits, per_channel) for name, w in kernels.items()})
@@ -195,13 +203,13 @@ def noise(*accuracies, images=540):
 
 
 @pytest.mark.parametrize("per_channel", [False, True], ids=["per tensor", "per channel"])
-def test_eight_bits_cost_nothing(network, per_channel):
-    full, quantized = network.accuracy(), quantized_accuracy(network, 8, per_channel)
+def test_eight_bits_cost_nothing(network, accuracy, per_channel):
+    full, quantized = accuracy, quantized_accuracy(network, 8, per_channel)
     assert abs(full - quantized) <= noise(full, quantized)
 
 
-def test_four_bits_cost_nothing_per_channel(network):
-    full, quantized = network.accuracy(), quantized_accuracy(network, 4, per_channel=True)
+def test_four_bits_cost_nothing_per_channel(network, accuracy):
+    full, quantized = accuracy, quantized_accuracy(network, 4, per_channel=True)
     assert abs(full - quantized) <= noise(full, quantized)
 
 
@@ -281,7 +289,11 @@ IMAGE = np.zeros((1, 1, 8, 8), np.float32)
         ({0: BIAS}, ValueError, "no weights named 0"),
         ({"head.bias": np.zeros((10, 1))}, ValueError, r"head.bias'\] must have the shape \(10\), not \(10, 1\)"),
         ({"stem.weight": np.zeros((32, 3, 3))}, ValueError, r"\(32, 1, 3, 3\), not \(32, 3, 3\)"),
-        ({"head.bias": BIAS * np.nan}, ValueError, r"head.bias'\] must be finite, but holds 10 NaN or Inf"),
+        (
+            {"head.bias": BIAS * np.nan},
+            ValueError,
+            r"bias'\] must be finite, but holds NaN or Inf \(shape \(10,\)",
+        ),
         ({"head.bias": BIAS + np.inf}, ValueError, "must be finite"),
         ({"head.bias": BIAS.astype(np.int8)}, TypeError, "floating-point numbers, not ndarray of int8"),
         ({"head.bias": None}, TypeError, "floating-point numbers, not NoneType"),
@@ -303,7 +315,7 @@ def test_weights_that_do_not_fit(network, weights, error, says):
         (IMAGE.reshape(1, 64), ValueError, r"\(N, 1, 8, 8\), not \(1, 64\)"),
         (np.zeros((1, 3, 8, 8)), ValueError, r"not \(1, 3, 8, 8\)"),
         (np.zeros((0, 1, 8, 8)), ValueError, r"not \(0, 1, 8, 8\)"),
-        (IMAGE + np.nan, ValueError, "images must be finite, but holds 64 NaN or Inf"),
+        (IMAGE + np.nan, ValueError, r"images must be finite, but holds NaN or Inf \(shape \(1, 1, 8, 8\)"),
         (IMAGE.astype(np.uint8), TypeError, "images must be .* floating-point numbers, not ndarray of uint8"),
         (None, TypeError, "not NoneType"),
         ("seven.png", TypeError, "not str"),

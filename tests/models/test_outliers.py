@@ -18,7 +18,7 @@ from labutils.arrays.scheme import PerGroup, PerTensor, Scheme
 from labutils.labs.answers import fold_division, smooth_linear, smooth_scales, split_outliers
 from labutils.models import outliers
 from labutils.models.conversion import quantize_model
-from tests.arrays.test_bad_input import refuses, table
+from tests.arrays.bad_inputs import refuses, table
 
 alphas = st.floats(0, 1)
 seeds = st.integers(0, 1000)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labutils.labs.answers import storage_bytes
-from tests.arrays.test_bad_input import refuses
+from tests.arrays.bad_inputs import refuses
 from tests.labs.right_answers import passes
 
 

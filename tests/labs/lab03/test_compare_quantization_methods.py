@@ -15,7 +15,7 @@ from labutils.labs.answers import (
     quantize_per_channel,
     quantize_symmetric,
 )
-from tests.arrays.test_bad_input import BAD_WIDTHS, FINE, REFUSED, refuses, table
+from tests.arrays.bad_inputs import BAD_WIDTHS, FINE, REFUSED, refuses, table
 from tests.labs.right_answers import passes
 from tests.labs.strategies import any_width, arrays_with_axes
 

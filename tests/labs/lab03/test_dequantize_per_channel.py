@@ -6,7 +6,7 @@ from hypothesis import given
 
 from labutils import PerAxis, Scheme, fake_quantize
 from labutils.labs.answers import dequantize_per_channel, quantize_per_channel
-from tests.arrays.test_bad_input import BAD_CODES, NOT_WHOLE, refuses, table
+from tests.arrays.bad_inputs import BAD_CODES, NOT_WHOLE, refuses, table
 from tests.labs.right_answers import passes
 from tests.labs.strategies import any_width, arrays_and_axes
 

@@ -9,7 +9,7 @@ from labutils.arrays.metrics import sqnr_db
 from labutils.labs.answers import dequantize_per_channel, quantize_per_channel, quantize_symmetric
 from labutils.labs.lab03.quantize_per_channel import right
 from labutils.labs.slices import along_axis
-from tests.arrays.test_bad_input import BAD_WIDTHS, FINE, NOT_WHOLE, REFUSED, refuses, slack, table
+from tests.arrays.bad_inputs import BAD_WIDTHS, FINE, NOT_WHOLE, REFUSED, refuses, slack, table
 from tests.labs.right_answers import passes, variants
 from tests.labs.strategies import any_width, arrays_and_axes
 

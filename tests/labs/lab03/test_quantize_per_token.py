@@ -6,7 +6,7 @@ from hypothesis import given
 
 from labutils.labs.answers import quantize_per_channel, quantize_per_token
 from labutils.labs.lab03.quantize_per_token import right
-from tests.arrays.test_bad_input import BAD_WIDTHS, FINE, REFUSED, refuses, slack, table
+from tests.arrays.bad_inputs import BAD_WIDTHS, FINE, REFUSED, refuses, slack, table
 from tests.labs.right_answers import passes, variants
 from tests.labs.strategies import any_width, arrays_with_axes
 

@@ -2,7 +2,7 @@
 
 import math
 
-from tests.arrays.test_bad_input import NO_INT
+from tests.arrays.bad_inputs import NO_INT
 
 NO_GROUP_SIZES = {
     "0": (0, ValueError, ("group_size must be at least 1, got 0",)),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from labutils.labs.answers import bits_per_weight
-from tests.arrays.test_bad_input import BAD_WIDTHS, NO_INT, refuses, table
+from tests.arrays.bad_inputs import BAD_WIDTHS, NO_INT, refuses, table
 from tests.labs.lab04.group_sizes import NO_GROUP_SIZES
 from tests.labs.right_answers import passes
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from labutils.labs.answers import dequantize_group, quantize_group
-from tests.arrays.test_bad_input import BAD_CODES, refuses, table
+from tests.arrays.bad_inputs import BAD_CODES, refuses, table
 from tests.labs.lab04.group_sizes import NO_GROUP_SIZES
 from tests.labs.right_answers import passes
 

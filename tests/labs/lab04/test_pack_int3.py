@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from labutils.labs.answers import pack_int3
-from tests.arrays.test_bad_input import BAD_CODES, refuses, table
+from tests.arrays.bad_inputs import BAD_CODES, refuses, table
 from tests.labs.right_answers import passes
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -5,7 +5,7 @@ import pytest
 
 from labutils.arrays import packing
 from labutils.labs.answers import pack_int4, quantize_group
-from tests.arrays.test_bad_input import BAD_CODES, refuses, table
+from tests.arrays.bad_inputs import BAD_CODES, refuses, table
 from tests.labs.right_answers import passes
 
 pytestmark = pytest.mark.filterwarnings("error")

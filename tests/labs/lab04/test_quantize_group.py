@@ -7,7 +7,7 @@ import pytest
 
 from labutils.labs.answers import dequantize_group, quantize_group
 from labutils.labs.lab04.quantize_group import right
-from tests.arrays.test_bad_input import BAD_WIDTHS, FINE, REFUSED, refuses, slack, table
+from tests.arrays.bad_inputs import BAD_WIDTHS, FINE, REFUSED, refuses, slack, table
 from tests.labs.lab04.group_sizes import NO_GROUP_SIZES
 from tests.labs.right_answers import passes, variants
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from labutils.labs.answers import pack_int4, quantize_group, unpack_int4
-from tests.arrays.test_bad_input import BAD_CODES, NO_INT, refuses, table
+from tests.arrays.bad_inputs import BAD_CODES, NO_INT, refuses, table
 from tests.labs.right_answers import passes
 
 pytestmark = pytest.mark.filterwarnings("error")

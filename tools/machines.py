@@ -1,0 +1,206 @@
+"""Do the solutions print the same on other processors? Each is run on several emulated machines and compared.
+
+    python tools/machines.py                       every solution on every machine
+    python tools/machines.py 05 08                 the solutions whose names begin so
+    python tools/machines.py --machines AVX2/1     only these, beside this machine as it is
+    python tools/machines.py --seconds 120         what can be done in that time, labs that have varied most first
+
+A machine is a set of variables that oneDNN, ATen, MKL, OpenBLAS and NumPy read at start (which instructions they may
+use), and a number of threads. Compared are the outputs that nbval compares. Beside that, every number that an f-string
+prints is recorded before it is rounded: one that lies nearer to a rounding boundary than its values are apart holds by
+luck, and is reported too. Exit status 1 where anything is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+AVX512 = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
+INSTRUCTIONS = {
+    "as it is": {},
+    "AMX": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX", "ATEN_CPU_CAPABILITY": "avx512"},
+    "VNNI": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI", "ATEN_CPU_CAPABILITY": "avx512"},
+    "AVX512": {
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "ATEN_CPU_CAPABILITY": "avx512", "OPENBLAS_CORETYPE": "SKYLAKEX",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+    },
+    "AVX2": {
+        "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "OPENBLAS_CORETYPE": "HASWELL",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2", "NPY_DISABLE_CPU_FEATURES": AVX512,
+    },
+    "SSE4": {
+        "ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "NEHALEM",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "NPY_DISABLE_CPU_FEATURES": f"{AVX512} AVX2 FMA3",
+    },
+}  # fmt: skip
+THREADS = (1, 2)
+MACHINES = {f"{name}/{threads}": (name, threads) for name in INSTRUCTIONS for threads in THREADS}
+VARIED_MOST = ("08", "07", "06", "05", "10")  # then the others: they use no torch
+
+# Runs before the notebook: format(value, spec) in every f-string is replaced by a call that also keeps the value.
+RECORDER = """
+import ast as _ast
+
+class _Recorder(_ast.NodeTransformer):
+    def visit_FormattedValue(self, node):
+        self.generic_visit(node)
+        if node.conversion == -1 and node.format_spec is not None:
+            call = _ast.Call(_ast.Name("_recorded", _ast.Load()), [node.value, node.format_spec], [])
+            node = _ast.copy_location(_ast.FormattedValue(call, -1, None), node)
+            _ast.fix_missing_locations(node)
+        return node
+
+_cell, _numbers = [-1], []
+
+def _recorded(value, spec):
+    try:
+        _numbers.append((_cell[0], float(value), spec)) if spec[-1:] in "efg%" and spec else None
+    except (TypeError, ValueError):
+        pass
+    return format(value, spec)
+
+get_ipython().ast_transformers.append(_Recorder())
+get_ipython().events.register("pre_run_cell", lambda info: _cell.__setitem__(0, _cell[0] + 1))
+"""
+REPORT = "import json as _json\nprint(_json.dumps(_numbers))"
+
+
+@dataclass
+class Run:
+    """What a notebook printed on one machine: cell -> text, and the numbers in it before they were rounded."""
+
+    texts: dict[int, str]
+    numbers: list[tuple[int, float, str]] = field(default_factory=list)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("only", nargs="*", help="beginnings of solutions' names, such as 05; all by default")
+    parser.add_argument("--machines", nargs="+", choices=MACHINES, default=list(MACHINES), metavar="NAME/THREADS")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no run after so long")
+    options = parser.parse_args()
+    paths = [path for path in solutions() if path.stem.startswith(tuple(options.only) or "")]
+    pairs = [(path, machine) for path in paths for machine in options.machines]
+    end, problems, rows = time.monotonic() + options.seconds, [], []
+    for path in paths:
+        runs = {"stored": Run(texts_of(nbformat.read(path, as_version=4)))}
+        for _, machine in tqdm([pair for pair in pairs if pair[0] == path], desc=path.stem):
+            if time.monotonic() < end:
+                runs[machine] = run(path, machine)
+        found = [*differences(runs), *by_luck(runs)]
+        problems += [f"{path.stem}, {problem}" for problem in found]
+        numbers = len(next(iter(list(runs.values())[1:]), runs["stored"]).numbers)
+        rows.append((path.stem, len(runs) - 1, len(runs["stored"].texts), numbers, len(found)))
+    print("solution               machines   cells   numbers   reported")
+    for stem, machines, cells, numbers, count in rows:
+        print(f"{stem:<22} {machines:>8} {cells:>7} {numbers:>9} {count:>10}")
+    print("\n".join(problems))
+    return 1 if problems else 0
+
+
+def solutions() -> list[Path]:
+    """The solutions, those first that have varied from machine to machine."""
+    paths = sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb"))
+    return sorted(paths, key=lambda path: VARIED_MOST.index(path.stem[:2]) if path.stem[:2] in VARIED_MOST else 99)
+
+
+def environment(machine: str) -> dict[str, str]:
+    """The variables under which a kernel is that machine; none of the ones that this process was started with."""
+    name, threads = MACHINES[machine]
+    ours = {variable for variables in INSTRUCTIONS.values() for variable in variables} - {"OPENBLAS_CORETYPE"}
+    kept = {variable: value for variable, value in os.environ.items() if variable not in ours}
+    return kept | INSTRUCTIONS[name] | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+
+
+def run(path: Path, machine: str) -> Run:
+    """Execute a solution on an emulated machine."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [new_code_cell(RECORDER), *notebook.cells, new_code_cell(REPORT)]
+    with tempfile.TemporaryDirectory() as scratch:
+        variables = environment(machine) | {"LABUTILS_PROGRESS": str(Path(scratch) / "progress")}
+        client = NotebookClient(
+            notebook, timeout=900, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": scratch}}
+        )
+        client.execute(env=variables)
+    *cells, report = notebook.cells[1:]
+    code = [i for i, cell in enumerate(cells) if cell.cell_type == "code"]
+    numbers = json.loads(report.outputs[0].text)
+    notebook.cells = cells
+    return Run(texts_of(notebook), [(code[cell], value, spec) for cell, value, spec in numbers if cell < len(code)])
+
+
+def texts_of(notebook: nbformat.NotebookNode) -> dict[int, str]:
+    """What nbval compares of each cell: printed text, the text of results, the names of errors."""
+    texts = {}
+    for i, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and "nbval-ignore-output" not in cell.metadata.get("tags", []):
+            outputs = cell.outputs
+            texts[i] = "".join(
+                output.get("text") or output.get("data", {}).get("text/plain") or output.get("evalue") or ""
+                for output in outputs
+            )
+    return texts
+
+
+def differences(runs: dict[str, Run]) -> Iterator[str]:
+    """Cells whose text is not the stored one, with the machines where, and the first line that differs."""
+    stored = runs["stored"].texts
+    for cell, text in stored.items():
+        others = {name: run.texts.get(cell, "") for name, run in runs.items() if run.texts.get(cell, "") != text}
+        if others:
+            theirs = next(iter(others.values()))
+            pairs = zip(text.splitlines() or [""], theirs.splitlines() or [""])
+            mine, other = next((pair for pair in pairs if pair[0] != pair[1]), (text[-80:], theirs[-80:]))
+            yield f"cell {cell}, on {', '.join(others)}: {mine.strip()!r} is {other.strip()!r}"
+
+
+def by_luck(runs: dict[str, Run]) -> Iterator[str]:
+    """Numbers that are nearer to a rounding boundary than their values on the machines are apart."""
+    tables = [run.numbers for run in runs.values() if run.numbers]
+    compared = runs["stored"].texts
+    for same in zip(*tables):
+        (cell, _, spec), values = same[0], [value for _, value, _ in same]
+        if cell not in compared or len({(c, s) for c, _, s in same}) > 1 or not all(map(math.isfinite, values)):
+            continue
+        spread = max(values) - min(values)
+        if spread and min(distance(value, spec) for value in values) <= spread:
+            shown = ", ".join(sorted({f"{value:.6g}" for value in values}))
+            yield f"cell {cell}: a number printed with {spec!r} is at a rounding boundary: {shown}"
+
+
+def distance(value: float, spec: str) -> float:
+    """How far a value lies from the nearest one that would be printed otherwise, in its own units.
+
+    >>> round(distance(0.1249, ".2f"), 6), round(distance(1234.0, ".2g"), 6)
+    (0.0001, 16.0)
+    """
+    digits = int(found.group(1)) if (found := re.search(r"\.(\d+)", spec)) else 6
+    kind, size = spec[-1], abs(value)
+    if kind in "f%":
+        step, below = 10.0 ** -(digits + 2 * (kind == "%")), math.inf
+    else:
+        power = 10.0 ** (math.floor(math.log10(size)) if value else 0)
+        step = power * 10.0 ** -(digits if kind == "e" else max(digits, 1) - 1)
+        below = size - (power - step / 20)  # below a power of ten, steps are ten times finer
+    place = size / step
+    return min(abs(place - math.floor(place) - 0.5) * step, below)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
