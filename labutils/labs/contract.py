@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 
 from labutils import data
 from labutils.arrays.scheme import Scheme
-from labutils.course.exercise import Wrong
+from labutils.course.exercise import Case, Wrong
 from labutils.course.reading import as_array, as_number, parts, place
 
 
@@ -46,6 +48,17 @@ def read_asymmetric(value: object) -> dict:
 def read_floats(value: object) -> dict:
     """The answer of a dequantizer: an array."""
     return {"x": as_array(value, "the result")}
+
+
+def arguments(function: Callable, case: Case) -> tuple:
+    """A case's arguments in the order of the function's parameters, with defaults for those that it leaves out.
+
+    >>> arguments(lambda x, num_bits=8, symmetric=True: None, Case("", (1.5,), {"symmetric": False}))
+    (1.5, 8, False)
+    """
+    bound = inspect.signature(function).bind(*case.args, **case.kwargs)
+    bound.apply_defaults()
+    return bound.args
 
 
 def judge_codes(q: np.ndarray, x: np.ndarray, num_bits: int, symmetric: bool = True) -> None:

@@ -18,7 +18,7 @@ from labutils.course.exercise import Wrong
 from labutils.course.explorer import Explorer, Slider, ask
 from labutils.labs import answers
 from labutils.labs.clipped import ClippedHistogram
-from labutils.labs.lab07._shared import read_range
+from labutils.labs.lab07._ranges import read_range
 from labutils.labs.values import Magnitudes, db, decibels, flat_values, noise_of, quantized, sample_of, short
 
 BITS = range(2, 9)
@@ -28,7 +28,7 @@ ESTIMATORS = {  # name -> an estimator for a bit width
     "MSE": MSE,
     "KL": KL,
 }
-STYLES = (  # a shape and a colour for each of them, and for two others
+STYLES = (  # marker and colour of each estimator, and of two more methods
     ("s", palette.INK), ("D", palette.ORIGINAL), ("^", palette.GOOD), ("v", palette.QUANTIZED),
     ("P", palette.THEORY), ("X", palette.WARN),
 )  # fmt: skip
@@ -92,7 +92,7 @@ class CalibrationExplorer(Explorer):
         self._magnitudes = Magnitudes(self._x)
         self._clips = self.fractions * self._reach
         self._clipping = self._magnitudes.clipping_noise(self._clips)
-        # All that the sliders can reach, before they move: a histogram is searched in longer than a frame.
+        # For every bit width, before the slider moves: to search a histogram takes longer than a frame.
         self._noise = {bits: self._magnitudes.noise(self._clips, Scheme(bits).quant_max) for bits in BITS}
         self._marks = {} if self._methods else {bits: self._estimated(bits) for bits in BITS}
         super().__init__()
@@ -109,7 +109,7 @@ class CalibrationExplorer(Explorer):
         total = self._noise[num_bits]
         best = int(np.argmin(total))
         if num_bits not in self._marks:
-            self._marks[num_bits] = self._asked(num_bits)
+            self._marks[num_bits] = self._measured(num_bits)
         return CalibrationResult(
             num_bits=num_bits,
             clip=clip,
@@ -128,7 +128,7 @@ class CalibrationExplorer(Explorer):
             for name, estimator in ESTIMATORS.items()
         }
 
-    def _asked(self, num_bits: int) -> dict[str, Mark]:
+    def _measured(self, num_bits: int) -> dict[str, Mark]:
         marks = {}
         for name, method in self._methods.items():
             answer = ask(method, read_range, self._sample, num_bits)
@@ -158,7 +158,7 @@ class CalibrationExplorer(Explorer):
         (self._here,) = right.plot([], [], "o", ms=11, mfc="none", mec=palette.QUANTIZED, mew=2, label="here, measured")
         lines = right.legend(loc="center left", fontsize=8)
         right.add_artist(lines)
-        # What has the name of an estimator looks like it; other names take what is left.
+        # A method with the name of an estimator has its style; others take the styles that are left.
         styles = dict(zip(ESTIMATORS, STYLES))
         left_over = [style for style in STYLES if style not in [styles.get(name) for name in self._names]]
         self._dots = [

@@ -1,19 +1,19 @@
-"""moving average range."""
+"""moving_average_range: the ends of batches that pass by, averaged with a momentum."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from labutils.arrays import calibration
+from labutils.arrays.calibration import MovingAverage, Range
+from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.labs.lab07 import LESSON
-from labutils.labs.lab07._shared import Range, read_range
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
+from labutils.labs.lab07._ranges import read_range
+from labutils.labs.recipes import Recipe
 
 
 def moving_average_range(batches: Sequence[Array], momentum: float = 0.9) -> Range:
@@ -24,13 +24,13 @@ def moving_average_range(batches: Sequence[Array], momentum: float = 0.9) -> Ran
 
     The first batch's ends are where it starts. ValueError for no batches, or a momentum outside [0, 1).
     """
-    estimator = calibration.MovingAverage(momentum, symmetric=False)
+    estimator = MovingAverage(momentum, symmetric=False)
     for batch in batches:
         estimator.observe(batch)
     return estimator.range()
 
 
-def _average_cases() -> list[Case]:
+def cases() -> list[Case]:
     rng = np.random.default_rng(10)
 
     def batch(low: float, high: float) -> np.ndarray:
@@ -53,89 +53,67 @@ def _average_cases() -> list[Case]:
     ]
 
 
-def _judge_average(answer: dict, case: Case) -> None:
-    low, high = answer["low"], answer["high"]
-    expected = moving_average_range(*case.args)
-    for name, value, wanted in (("low", low, expected[0]), ("high", high, expected[1])):
-        if not math.isclose(value, wanted, rel_tol=1e-4, abs_tol=1e-6):
-            raise Wrong(f"{name} should be {wanted:.5g}, but it is {value:.5g}")
+def judge(answer: dict, case: Case) -> None:
+    for name, wanted in zip(("low", "high"), moving_average_range(*case.args)):
+        if not math.isclose(answer[name], wanted, rel_tol=1e-4, abs_tol=1e-6):
+            raise Wrong(f"{name} should be {wanted:.5g}, but it is {answer[name]:.5g}")
 
 
-def _averaging(start: Callable, step: Callable, ends: Callable = lambda b: np.array([b.min(), b.max()])) -> Callable:
-    def moving_average_range(batches, momentum=0.9):
-        state, *others = start([ends(batch).astype(np.float64) for batch in batches])
-        for new in others:
-            state = step(state, new, momentum)
-        return float(state[0]), float(state[1])
-
-    return moving_average_range
-
-
-def _smooth(state, new, momentum):
+def smooth(state, new, momentum):
     return momentum * state + (1 - momentum) * new
 
 
-MOVING_AVERAGE_RANGE = (
-    Misconception(
-        "starts at zero",
-        _averaging(lambda ends: [np.zeros(2), *ends], _smooth),
-        "An average that starts at 0 needs many batches to leave it. The first batch's own ends are a better start.",
-    ),
-    Misconception(
-        "momentum on the wrong side",
-        _averaging(lambda ends: ends, lambda state, new, m: (1 - m) * state + m * new),
-        "A momentum of 0.9 keeps 90% of what was there and takes 10% of the new. Yours does the reverse.",
-    ),
-    Misconception(
-        "a plain mean of the ends",
-        _averaging(lambda ends: [np.mean(ends, axis=0)], _smooth),
-        "A plain mean weighs all batches alike. Here what was there is kept to `momentum`, batch after batch.",
-    ),
-    Misconception(
-        "min-max of everything",
-        _averaging(lambda ends: [np.array([np.min(ends), np.max(ends)])], _smooth),
-        "One outlier in one batch stays for ever that way. Average the ends.",
-    ),
-    Misconception(
-        "the last batch alone",
-        _averaging(lambda ends: ends[-1:], _smooth),
-        "Each batch replaces what was there. Keep `momentum` of it.",
-    ),
-    Misconception(
-        "nothing is kept to momentum: the ends add up",
-        _averaging(lambda ends: ends, lambda state, new, m: state + (1 - m) * new),
-        "What was there must shrink to `momentum` of it before the new share is added, or the sum grows without end.",
-    ),
-    Misconception(
-        "an average of the values instead of the ends",
-        _averaging(lambda ends: ends, _smooth, ends=lambda b: np.array([b.mean(), b.mean()])),
-        "It is the smallest and the largest value of a batch that are averaged, not its mean.",
-    ),
-    Misconception(
-        "a symmetric range",
-        _averaging(lambda ends: ends, _smooth, ends=lambda b: np.array([-np.abs(b).max(), np.abs(b).max()])),
-        "Here the ends are averaged apart: the minimum with the minima, the maximum with the maxima.",
-    ),
-    Misconception(
-        "ends that only ever widen",
-        _averaging(
-            lambda ends: ends,
-            lambda s, new, m: np.array([min(s[0], _smooth(s, new, m)[0]), max(s[1], _smooth(s, new, m)[1])]),
-        ),
-        "An extreme batch must be forgotten again: the ends move inwards as well.",
-    ),
-    Misconception(
-        "0.9 at every momentum",
-        lambda batches, momentum=0.9: moving_average_range(batches, 0.9),
-        "0.9 is the default only. Use `momentum`.",
-    ),
-    Misconception(
-        "the range is widened to include 0",
-        _averaging(lambda ends: ends, _smooth, ends=lambda b: np.array([min(b.min(), 0), max(b.max(), 0)])),
-        "That comes later, when scale and zero point are made of the range. Here, report what was seen.",
-    ),
-)
+@dataclass(frozen=True)
+class Average(Recipe):
+    """The ends of each batch, of which `start` makes a first state and those that follow, merged by step after step."""
 
+    ends: Callable = lambda batch: np.array([batch.min(), batch.max()])
+    start: Callable = lambda ends: ends
+    step: Callable = smooth
+
+    def __call__(self, batches, momentum=0.9):
+        state, *others = self.start([self.ends(batch).astype(np.float64) for batch in batches])
+        for new in others:
+            state = self.step(state, new, momentum)
+        return float(state[0]), float(state[1])
+
+
+right = Average()
+
+
+def only_widening(state, new, momentum):
+    low, high = smooth(state, new, momentum)
+    return np.array([min(state[0], low), max(state[1], high)])
+
+
+MISCONCEPTIONS = (
+    Misconception("starts at zero", right.but(start=lambda ends: [np.zeros(2), *ends]),
+        "An average that starts at 0 needs many batches to leave it. The first batch's own ends are a better start."),
+    Misconception("momentum on the wrong side", right.but(step=lambda state, new, m: (1 - m) * state + m * new),
+        "A momentum of 0.9 keeps 90% of what was there and takes 10% of the new. Yours does the reverse."),
+    Misconception("a plain mean of the ends", right.but(start=lambda ends: [np.mean(ends, axis=0)]),
+        "A plain mean weighs all batches alike. Here what was there is kept to `momentum`, batch after batch."),
+    Misconception("min-max of everything", right.but(start=lambda ends: [np.array([np.min(ends), np.max(ends)])]),
+        "One outlier in one batch stays for ever that way. Average the ends."),
+    Misconception("the last batch alone", right.but(start=lambda ends: ends[-1:]),
+        "Each batch replaces what was there. Keep `momentum` of it."),
+    Misconception("nothing is kept to momentum: the ends add up",
+        right.but(step=lambda state, new, m: state + (1 - m) * new),
+        "What was there must shrink to `momentum` of it before the new share is added, or the sum grows without end."),
+    Misconception("an average of the values instead of the ends",
+        right.but(ends=lambda batch: np.array([batch.mean(), batch.mean()])),
+        "It is the smallest and the largest value of a batch that are averaged, not its mean."),
+    Misconception("a symmetric range",
+        right.but(ends=lambda batch: np.array([-np.abs(batch).max(), np.abs(batch).max()])),
+        "Here the ends are averaged apart: the minimum with the minima, the maximum with the maxima."),
+    Misconception("ends that only ever widen", right.but(step=only_widening),
+        "An extreme batch must be forgotten again: the ends move inwards as well."),
+    Misconception("0.9 at every momentum", lambda batches, momentum=0.9: right(batches, 0.9),
+        "0.9 is the default only. Use `momentum`."),
+    Misconception("the range is widened to include 0",
+        right.but(ends=lambda batch: np.array([min(batch.min(), 0), max(batch.max(), 0)])),
+        "That comes later, when scale and zero point are made of the range. Here, report what was seen."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="moving_average_range",
@@ -143,9 +121,9 @@ EXERCISE = Exercise(
     place=40,
     points=1,
     reference=moving_average_range,
-    cases=_average_cases,
+    cases=cases,
     read=read_range,
-    judge=_judge_average,
-    misconceptions=MOVING_AVERAGE_RANGE,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
     stretch=True,
 )

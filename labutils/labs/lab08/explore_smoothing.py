@@ -12,13 +12,12 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from labutils.arrays.inputs import real_array
 from labutils.arrays.scheme import Scheme
 from labutils.course import palette
 from labutils.course.exercise import Wrong
 from labutils.course.explorer import Explorer, Slider, ask
 from labutils.labs import answers
-from labutils.labs.lab08.smooth_scales import read_scales
+from labutils.labs.lab08.smooth_scales import read_scales, with_weight
 from labutils.labs.values import db, decibels
 
 BITS = range(3, 9)
@@ -38,7 +37,7 @@ def explore_smoothing(x: Any, weight: Any, scales: Callable = answers.smooth_sca
     (29, 41)
 
     `x` (..., in_features), what enters the layer, and `weight` (out_features, in_features) are NumPy arrays or torch
-    tensors; `scales(activation_max, weight, alpha)` may be a learner's, and gets what `x` and `weight` came as. The
+    tensors; `scales(activation_max, weight, alpha)` may be a learner's, and gets arrays of the same library. The
     layer's output is compared with the float one, on 96 rows of `x`. Activations have one scale, which the largest
     magnitude of all rows sets; weights have one for each output. The grey curve is the reference's. TypeError or
     ValueError for arrays that do not belong together or cannot be quantized.
@@ -81,7 +80,7 @@ class SmoothingExplorer(Explorer):
             raise ValueError("the layer's output is 0 for every row of x: there is nothing to measure an error against")
         ones = np.ones_like(self._activation_max)
         self._plain = {bits: self._quality(ones, bits) for bits in BITS}
-        # All that the bits can reach, before they move: a curve takes longer than a frame.
+        # For every bit width, before the slider moves: a curve takes longer than a frame.
         every = [answers.smooth_scales(self._activation_max, self._weight, float(alpha)) for alpha in ALPHAS]
         self._curves = {
             bits: np.array([self._quality(scales.astype(self._x.dtype), bits) for scales in every]) for bits in BITS
@@ -123,7 +122,7 @@ class SmoothingExplorer(Explorer):
         steps[steps == 0] = 1
         weight /= steps
         np.round(weight, out=weight)
-        y = (codes @ weight.T) * (steps[:, 0] * step)  # whole numbers, added up as integers would be
+        y = (codes @ weight.T) * (steps[:, 0] * step)  # sums of whole numbers are exact, as in integers
         return decibels(self._power, _mean_square(self._y - y))
 
     def build(self, figure: Figure) -> Sequence[Artist]:
@@ -134,7 +133,7 @@ class SmoothingExplorer(Explorer):
         seen = np.concatenate([peaks[peaks > 0] for peaks in before])
         channels.set(xlim=(-room, len(rank) - 1 + room), yscale="log", xlabel="input channel, loudest last",
                      ylabel="largest magnitude", ylim=(seen.min() / 6, seen.max() * 12))  # fmt: skip
-        sizes = (4.4, 2.2) if len(rank) > 200 else (6, 3.5)  # where both are the same, both are seen
+        sizes = (4.4, 2.2) if len(rank) > 200 else (6, 3.5)  # of two sizes: both are seen where they coincide
         colors = palette.ORIGINAL, palette.QUANTIZED
         channels.plot(rank, before[0], "-", color=palette.ORIGINAL, alpha=0.4, lw=1.2)
         channels.plot(rank, before[1], "o", color=palette.QUANTIZED, alpha=0.2, mew=0, ms=sizes[1])
@@ -211,16 +210,10 @@ def _numpy(x: Any) -> np.ndarray:
 
 def _matching(x: Any, weight: Any) -> tuple[Any, Any]:
     """Activations and weight, detached and checked."""
-    (xp, x), (library, weight) = real_array(x), real_array(weight, "weight")
-    if xp is not library:
-        raise TypeError(f"x and weight must come from one library, got {type(x)} and {type(weight)}")
-    if weight.ndim != 2:
-        raise ValueError(f"weight must have two axes, (out_features, in_features), got shape {tuple(weight.shape)}")
+    xp, x, weight = with_weight(x, weight)
     if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x must have shape (..., {weight.shape[1]}), as the weight asks for, got {tuple(x.shape)}")
     for name, array in (("x", x), ("weight", weight)):
-        if not bool(xp.all(xp.isfinite(array))):
-            raise ValueError(f"{name} must be finite, but holds NaN or Inf")
         if not bool(xp.any(array != 0)):
             raise ValueError(f"{name} needs a value that is not zero")
     return x, weight

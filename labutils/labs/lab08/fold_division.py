@@ -1,25 +1,26 @@
-"""fold division."""
+"""fold_division: a division that costs nothing, put into the layer before."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import describe
 from labutils.labs.contract import trained_weights
 from labutils.labs.lab08 import LESSON
-from labutils.labs.lab08._shared import _floats, _judge_close, _require_unchanged
-from labutils.labs.lab08.smooth_linear import _Bundle, _expected_output, _module, _on_module, _parameters
+from labutils.labs.lab08._floats import as_float64, judge_close
+from labutils.labs.lab08._layers import Returned, Spec, module_of, on_module, output_of, read_parameters
+from labutils.labs.recipes import Recipe
+from labutils.labs.tensors import Changed, require_unchanged
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-Array = Any  # a numpy.ndarray or a torch.Tensor
 
 
 def fold_division(before: nn.Module, scales: Array) -> nn.Module:
@@ -39,7 +40,7 @@ def fold_division(before: nn.Module, scales: Array) -> nn.Module:
     return outliers.fold_division(before, scales)
 
 
-def _fold_cases() -> list[Case]:
+def cases() -> list[Case]:
     rng = np.random.default_rng(88)
     gain = rng.uniform(0.3, 2, 12).astype(np.float32)
     bias = rng.normal(size=12).astype(np.float32)
@@ -56,58 +57,69 @@ def _fold_cases() -> list[Case]:
     ]
 
 
-def _run_fold(submission: Callable, spec: tuple, scales: np.ndarray) -> Any:
-    value = _on_module(submission, spec, scales)
-    if isinstance(value, _Bundle) and type(value.module) is not type(_module(spec)):
-        return _Bundle(describe(value.module), spec[0])
+def run(submission: Callable, spec: Spec, scales: np.ndarray) -> Returned | Changed:
+    """As `on_module`; a module of another kind is not run, and returned in words beside the kind that was expected."""
+    value = on_module(submission, spec, scales)
+    if isinstance(value, Returned) and type(value.module) is not type(module_of(spec)):
+        return Returned(describe(value.module), spec[0])
     return value
 
 
-def _read_folded(value: Any) -> dict:
-    _require_unchanged(value)
+def read(value: Any) -> dict:
+    require_unchanged(value)
     if isinstance(value.module, str):
         raise Wrong(f"it returned {value.module}; expected an nn.{value.y}, as it was given")
-    return {"y": _floats(value.y, "its output")} | _parameters(value.module)
+    return {"y": as_float64(value.y, "its output")} | read_parameters(value.module)
 
 
-def _judge_folded(answer: dict, case: Case) -> None:
+def judge(answer: dict, case: Case) -> None:
     spec, scales = case.args
-    wanted = _expected_output(spec) / scales
+    wanted = output_of(spec) / scales
     # Each channel in units of its own: a small one must not hide behind a large one.
     unit = np.abs(wanted).max(axis=0)
     if answer["y"].shape == wanted.shape:
-        _judge_close(answer["y"] / unit, wanted / unit, "output", "the output before, divided by the channel's scale,")
-    _judge_close(answer["y"], wanted, "output", "the output before, divided by the channel's scale,")
+        judge_close(answer["y"] / unit, wanted / unit, "output", "the output before, divided by the channel's scale,")
+    judge_close(answer["y"], wanted, "output", "the output before, divided by the channel's scale,")
 
 
-def _folding(
-    weight: Callable = lambda weight, scales: weight.div_(scales[:, None] if weight.ndim == 2 else scales),
-    bias: Callable = lambda bias, scales: bias.div_(scales),
-    make: Callable = copy.deepcopy,
-) -> Callable:
-    """A folding in which one step can be replaced by a wrong one."""
+@dataclass(frozen=True)
+class Folding(Recipe):
+    """A module made by `layer`, whose weight and bias are then changed in place."""
 
-    def fold_division(before, scales):
+    layer: Callable = copy.deepcopy  # of the module that was given
+    weight: Callable = lambda weight, scales: weight.div_(scales[:, None] if weight.ndim == 2 else scales)
+    bias: Callable = lambda bias, scales: bias.div_(scales)
+
+    def __call__(self, before, scales):
         import torch
 
-        made = make(before)
+        made = self.layer(before)
         with torch.no_grad():
-            weight(made.weight, scales)
+            self.weight(made.weight, scales)
             if getattr(made, "bias", None) is not None:
-                bias(made.bias, scales)
+                self.bias(made.bias, scales)
         return made
 
-    return fold_division
+
+right = Folding()
 
 
-def _with_default_eps(before: Any) -> Any:
+def multiply_weight(weight, scales):
+    weight.mul_(scales[:, None] if weight.ndim == 2 else scales)
+
+
+def left_alone(parameter, scales):
+    pass
+
+
+def with_default_eps(before):
     made = copy.deepcopy(before)
     if hasattr(made, "eps"):
         made.eps = 1e-5
     return made
 
 
-def _divide_behind(before, scales):
+def divide_behind(before, scales):
     import torch
 
     from labutils.models.outliers import Divide
@@ -115,49 +127,26 @@ def _divide_behind(before, scales):
     return torch.nn.Sequential(before, Divide(scales))
 
 
-FOLD_DIVISION = (
-    Misconception(
-        "the bias is not divided",
-        _folding(bias=lambda bias, scales: bias),
-        "The whole output is to be divided: (x w + b) / s. The bias is a part of it.",
-    ),
-    Misconception(
-        "multiplied instead of divided",
-        _folding(
-            weight=lambda weight, scales: weight.mul_(scales[:, None] if weight.ndim == 2 else scales),
-            bias=lambda bias, scales: bias.mul_(scales),
-        ),
-        "The next layer's weight was multiplied, so what enters it must be divided.",
-    ),
-    Misconception(
-        "columns of the weight instead of rows",
-        _folding(weight=lambda weight, scales: weight.div_(scales)),
+MISCONCEPTIONS = (
+    Misconception("the bias is not divided", right.but(bias=left_alone),
+        "The whole output is to be divided: (x w + b) / s. The bias is a part of it."),
+    Misconception("multiplied instead of divided",
+        right.but(weight=multiply_weight, bias=lambda bias, scales: bias.mul_(scales)),
+        "The next layer's weight was multiplied, so what enters it must be divided."),
+    Misconception("columns of the weight instead of rows",
+        right.but(weight=lambda weight, scales: weight.div_(scales)),
         "These scales belong to the *outputs* of this layer, and an output is a row of its weight. A vector lines up "
-        "with the last axis unless you give it another shape.",
-    ),
-    Misconception(
-        "only the bias is divided",
-        _folding(weight=lambda weight, scales: weight),
-        "The whole output is to be divided: (x w + b) / s. The weight is the larger part of it.",
-    ),
-    Misconception(
-        "the norm's eps is lost",
-        _folding(make=_with_default_eps),
-        "A new norm has eps = 1e-5 unless it is told otherwise. Copy the module, with all that belongs to it.",
-    ),
-    Misconception(
-        "the module is changed",
-        _folding(make=lambda before: before),
-        "The module that was given is part of a model that is still needed, to compare with. Work on a copy.",
-    ),
-    Misconception(
-        "a division behind the module",
-        _divide_behind,
+        "with the last axis unless you give it another shape."),
+    Misconception("only the bias is divided", right.but(weight=left_alone),
+        "The whole output is to be divided: (x w + b) / s. The weight is the larger part of it."),
+    Misconception("the norm's eps is lost", right.but(layer=with_default_eps),
+        "A new norm has eps = 1e-5 unless it is told otherwise. Copy the module, with all that belongs to it."),
+    Misconception("the module is changed", right.but(layer=lambda before: before),
+        "The module that was given is part of a model that is still needed, to compare with. Work on a copy."),
+    Misconception("a division behind the module", divide_behind,
         "That is right, but still an operation at each call. Put the scales into the weight and the bias: then the "
-        "division is free.",
-    ),
-)
-
+        "division is free."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="fold_division",
@@ -165,10 +154,10 @@ EXERCISE = Exercise(
     place=40,
     points=2,
     reference=fold_division,
-    cases=_fold_cases,
-    read=_read_folded,
-    judge=_judge_folded,
-    misconceptions=FOLD_DIVISION,
+    cases=cases,
+    read=read,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
     stretch=True,
-    run=_run_fold,
+    run=run,
 )

@@ -1,22 +1,26 @@
-"""convert weight."""
+"""convert_weight: the integers that a fake-quantized weight stood for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from labutils.arrays import affine
-from labutils.arrays.inputs import real_array
+from labutils.arrays.inputs import Array, real_array
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_array
-from labutils.labs.contract import float32_noise, trained_weights
+from labutils.course.reading import as_array, place
+from labutils.labs import families
+from labutils.labs.contract import float32_noise, largest_at, trained_weights
 from labutils.labs.lab10 import LESSON
-from labutils.labs.lab10._shared import HAND, Tensor, _limits, _place, _tensors
+from labutils.labs.lab10._grid import HAND
+from labutils.labs.recipes import Symmetric
+from labutils.labs.tensors import as_tensors
 
 
-def convert_weight(w: Tensor, scale: Tensor, num_bits: int = 8) -> Tensor:
+def convert_weight(w: Array, scale: Array, num_bits: int = 8) -> Array:
     """The int8 (int16 above 8 bits) codes that the fake-quantized `w` stood for, on the scale that it was trained with.
 
     >>> import torch
@@ -31,7 +35,7 @@ def convert_weight(w: Tensor, scale: Tensor, num_bits: int = 8) -> Tensor:
     return affine.quantize(steps, Scheme(num_bits), (library.ones((), dtype=steps.dtype), 0)).codes
 
 
-def _convert_cases() -> list[Case]:
+def cases() -> list[Case]:
     rng = np.random.default_rng(12)
     w = trained_weights()
     f4 = np.float32
@@ -50,11 +54,11 @@ def _convert_cases() -> list[Case]:
     ]
 
 
-def _read_codes(value: object) -> dict:
+def read(value: object) -> dict:
     return {"q": as_array(value, "the result")}
 
 
-def _judge_converted(answer: dict, case: Case) -> None:
+def judge(answer: dict, case: Case) -> None:
     w, scale, num_bits = case.args
     q, wanted = answer["q"], Scheme(num_bits)
     if q.shape != w.shape:
@@ -71,109 +75,70 @@ def _judge_converted(answer: dict, case: Case) -> None:
     scale = np.broadcast_to(scale.astype(np.float64), w.shape)
     v = np.clip(w / scale, wanted.quant_min, wanted.quant_max)
     off = np.abs(v - q)
-    worst = np.unravel_index(np.argmax(off), off.shape)
+    worst = largest_at(off)
     if off[worst] > 0.5 + float32_noise(wanted.quant_max):
         raise Wrong(
-            f"w[{_place(worst)}] = {w[worst]:.6g} was trained on a scale of {scale[worst]:.6g}, {v[worst]:.4g} steps "
+            f"w[{place(worst)}] = {w[worst]:.6g} was trained on a scale of {scale[worst]:.6g}, {v[worst]:.4g} steps "
             f"of it within the grid, but its code is {q[worst]}"
         )
 
 
-def _converting(
-    to_codes: str = "round",
-    scale_of: Callable = lambda w, scale, num_bits: scale,
-    divide: Callable = lambda w, scale: w / scale,
-    clamp: Callable = lambda q, low, high: q.clamp(low, high),
-    cast: Callable | None = None,
-    finish: Callable = lambda q, scale: q,
-) -> Callable:
-    """A conversion in which one step can be replaced by a wrong one."""
+@dataclass(frozen=True)
+class OnGivenScale(Symmetric):
+    """The codes of a symmetric quantizer whose scale is given: scale_of(w, scale, num_bits)."""
 
-    def convert(w, scale, num_bits=8):
-        import torch
+    scale_of: Callable = lambda w, scale, num_bits: scale
+    result: Callable = lambda q, scale, w: q
 
-        low, high = _limits(num_bits)
-        scale = scale_of(w, scale, num_bits)
-        q = clamp(getattr(torch, to_codes)(divide(w, scale)), low, high)
-        kind = getattr(torch, Scheme(num_bits).code_dtype)
-        q = cast(q) if cast else q.to(torch.int64).to(kind)
-        return finish(q, scale)
-
-    return convert
+    def __call__(self, w, scale, num_bits=8):
+        w, scale = w.numpy(), scale.numpy()
+        scale = self.scale_of(w, scale, num_bits)
+        return self.result(self.codes(w, scale, num_bits), scale, w)
 
 
-def _absmax(w, scale, num_bits):
-    reach = w.abs().amax(dim=tuple(range(1, w.ndim)), keepdim=True)
-    return reach.clamp(min=1e-12) / (2 ** (num_bits - 1) - 1)
+right = OnGivenScale()
 
 
-CONVERT_WEIGHT = (
-    Misconception(
-        "a new scale from the trained weights",
-        _converting(scale_of=_absmax),
-        "In training the weights moved, the grid did not: its ends are no longer max|w|. The network learned to work "
-        "on the scale that it was trained with, and on no other.",
-    ),
-    Misconception(
-        "a new scale from the trained weights",
-        _converting(scale_of=lambda w, scale, num_bits: w.abs().max().clamp(min=1e-12) / (2 ** (num_bits - 1) - 1)),
-        "In training the weights moved, the grid did not: its ends are no longer max|w|. The network learned to work "
-        "on the scale that it was trained with, and on no other.",
-    ),
-    Misconception(
-        "the scale loses its axes",
-        _converting(divide=lambda w, scale: w / scale.squeeze() if w.shape[0] == w.shape[-1] else w / scale),
-        "A scale of shape (K, 1) belongs to the rows. Squeezed to (K,) it lies along the last axis, and divides "
-        "columns where the matrix is square.",
-    ),
-    Misconception(
-        "no clamp",
-        _converting(clamp=lambda q, low, high: q),
-        "Training may have pushed weights beyond the last code, where fake quantization clamped them. Clamp before you "
-        "cast, or large codes wrap around.",
-    ),
-    Misconception(
-        "truncation instead of round",
-        _converting(to_codes="trunc"),
-        "A cast cuts the fraction off. Training rounded to the nearest: round before you cast.",
-    ),
-    Misconception(
-        "floor instead of round",
-        _converting(to_codes="floor"),
-        "`floor` always goes down. Training rounded to the nearest.",
-    ),
-    Misconception(
-        "codes left as floats",
-        _converting(cast=lambda q: q),
-        "The values are whole numbers, but still stored as floats. Cast them to int8, or int16 above 8 bits.",
-    ),
-    Misconception(
-        "codes wider than they need to be",
-        _converting(cast=lambda q: q.int()),
-        "int32 takes 4 bytes a code. int8 holds codes of up to 8 bits, int16 of up to 16.",
-    ),
-    Misconception(
-        "int8 at every bit width",
-        _converting(cast=lambda q: q.long().char()),
-        "Codes of more than 8 bits do not fit into int8: they wrap around. Use int16 above 8 bits.",
-    ),
-    Misconception(
-        "returns the fake-quantized weights",
-        _converting(finish=lambda q, scale: q * scale),
-        "These are still floats. What is stored, and multiplied by the integer kernel, are the codes.",
-    ),
-    Misconception(
-        "multiplies by the scale",
-        _converting(divide=lambda w, scale: w * scale),
-        "How many steps fit into w? Divide by the length of one.",
-    ),
-    Misconception(
-        "offset codes",
-        lambda w, scale, num_bits=8: convert_weight(w, scale, num_bits).int() + 2 ** (num_bits - 1),
-        "Codes from 0 on, with 2^(b-1) for zero, are how some files store them. Here codes are signed.",
-    ),
+def absmax_scale(w, num_bits, axes=None):
+    return np.maximum(np.abs(w).max(axis=axes, keepdims=True), 1e-12) / (2 ** (num_bits - 1) - 1)
+
+
+def absmax_scale_of_rows(w, scale, num_bits):
+    return absmax_scale(w, num_bits, tuple(range(1, w.ndim)))
+
+
+def squeezed(w, scale, num_bits):
+    return scale.squeeze() if w.shape[0] == w.shape[-1] else scale
+
+
+NEW_SCALE = (
+    "In training the weights moved, the grid did not: its ends are no longer max|w|. The network learned to work "
+    "on the scale that it was trained with, and on no other."
 )
 
+MISCONCEPTIONS = (
+    Misconception("a new scale from the trained weights", right.but(scale_of=absmax_scale_of_rows), NEW_SCALE),
+    Misconception("a new scale from the trained weights",
+        right.but(scale_of=lambda w, scale, bits: absmax_scale(w, bits)), NEW_SCALE),
+    Misconception("the scale loses its axes", right.but(scale_of=squeezed),
+        "A scale of shape (K, 1) belongs to the rows. Squeezed to (K,) it lies along the last axis, and divides "
+        "columns where the matrix is square."),
+    Misconception("no clamp", right.but(clamp=families.unclamped),
+        "Training may have pushed weights beyond the last code, where fake quantization clamped them. Clamp before you "
+        "cast, or large codes wrap around."),
+    Misconception("truncation instead of round", right.but(round=np.trunc),
+        "A cast cuts the fraction off. Training rounded to the nearest: round before you cast."),
+    Misconception("floor instead of round", right.but(round=np.floor),
+        "`floor` always goes down. Training rounded to the nearest."),
+    *families.signed_dtypes(right),
+    Misconception("returns the fake-quantized weights", right.but(result=lambda q, scale, w: q * scale),
+        "These are still floats. What is stored, and multiplied by the integer kernel, are the codes."),
+    Misconception("multiplies by the scale", right.but(scale_of=lambda w, scale, bits: 1 / scale),
+        "How many steps fit into w? Divide by the length of one."),
+    Misconception("offset codes",
+        lambda w, scale, num_bits=8: right(w, scale, num_bits).astype(np.int32) + 2 ** (num_bits - 1),
+        "Codes from 0 on, with 2^(b-1) for zero, are how some files store them. Here codes are signed."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="convert_weight",
@@ -181,9 +146,9 @@ EXERCISE = Exercise(
     place=30,
     points=1,
     reference=convert_weight,
-    cases=_convert_cases,
-    read=_read_codes,
-    judge=_judge_converted,
-    misconceptions=CONVERT_WEIGHT,
-    run=lambda submission, w, scale, num_bits: submission(*_tensors(w, scale), num_bits),
+    cases=cases,
+    read=read,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
+    run=lambda submission, *args: submission(*as_tensors(*args)),
 )

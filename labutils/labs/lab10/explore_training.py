@@ -10,7 +10,6 @@ from typing import Any
 import array_api_compat
 import numpy as np
 from matplotlib.artist import Artist
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from labutils import data
@@ -24,7 +23,7 @@ from labutils.labs import answers
 
 LAYER = "block2.pointwise"  # whose weights are drawn
 WINDOW = 3.0  # steps to each side of 0 that are drawn
-LEAST = 0.1  # percent: the lower end of the axis, on which no mistake at all is drawn
+LEAST = 0.1  # percent: what is drawn where no digit is read wrong
 
 
 def explore_training(
@@ -40,7 +39,7 @@ def explore_training(
     Weights have `bits` bits and a scale for each output channel, activations 8 bits. Epoch 0 is the network quantized
     after training. Nothing is stored: the training happens now, two seconds or so for each width, the same each time on
     one machine. `fake_quantize(x, scale, num_bits)` may be a learner's. `.curves` maps bits to the accuracy on the test
-    digits before training and after each epoch. TypeError or ValueError for widths or epochs that cannot be.
+    digits before training and after each epoch. TypeError or ValueError for other widths or numbers of epochs.
     """
     widths = tuple(bit_width(width) for width in bits)
     if len(set(widths)) != len(widths) or not widths:
@@ -133,8 +132,8 @@ class TrainingExplorer(Explorer):
         reach = (-WINDOW, WINDOW)
         plane.set(xlim=reach, ylim=reach, aspect="equal", xlabel="weight / scale before training", ylabel="now")
         plane.grid(False)
-        look = {"color": palette.THEORY, "lw": 0.8, "alpha": 0.5}
-        self._borders = plane.hlines([], *reach, **look), plane.vlines([], *reach, **look)
+        style = {"color": palette.THEORY, "lw": 0.8, "alpha": 0.5}
+        self._borders = plane.hlines([], *reach, **style), plane.vlines([], *reach, **style)
         self._clouds = [
             plane.scatter([], [], s=5, lw=0, color=colour, alpha=0.6, label=label)
             for colour, label in ((palette.ORIGINAL, "same code"), (palette.QUANTIZED, "another code"))
@@ -154,7 +153,7 @@ class TrainingExplorer(Explorer):
         across.set_segments([[(-WINDOW, border), (WINDOW, border)] for border in borders])
         along.set_segments([[(border, -WINDOW), (border, WINDOW)] for border in borders])
         for cloud, chosen in zip(self._clouds, (~result.moved, result.moved)):
-            _place(cloud, result.start[chosen], result.steps[chosen])
+            cloud.set_offsets(np.column_stack([result.start[chosen], result.steps[chosen]]))
         self._plane_title.set_text(f"{np.mean(result.moved):.0%} of these changed their code")
 
     def describe(self, result: TrainingResult) -> list[tuple[str, str]]:
@@ -168,10 +167,6 @@ class TrainingExplorer(Explorer):
         ]
 
 
-def _place(cloud: PathCollection, x: np.ndarray, y: np.ndarray) -> None:
-    cloud.set_offsets(np.column_stack([x, y]))
-
-
 def _wrong(accuracy: float) -> float:
     """Percent read wrong, for a logarithmic axis."""
     return max(100 * (1 - accuracy), LEAST)
@@ -182,7 +177,7 @@ def _codes(steps: np.ndarray, scheme: Scheme) -> np.ndarray:
 
 
 def _run(fake_quantize: Callable, num_bits: int, epochs: int) -> list[Snapshot]:
-    """Train; Wrong where the learner's function does not live through it."""
+    """The network before training and after each epoch; Wrong where the learner's function raises an error."""
     import torch
 
     from labutils.models import training
@@ -206,7 +201,7 @@ def _run(fake_quantize: Callable, num_bits: int, epochs: int) -> list[Snapshot]:
 
 
 def _try(fake_quantize: Callable) -> None:
-    """Call a learner's function once, on little: it may be undone, or never end."""
+    """Call a learner's function once, guarded, on a small tensor: it may be undone, or never end."""
     import torch
 
     def read(value: object) -> dict:

@@ -1,19 +1,26 @@
-"""fake quantize ste."""
+"""fake_quantize_ste: values on the grid going forward, a gradient straight through the rounding going back."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import array_api_compat
 import numpy as np
 
 from labutils.arrays.inputs import real_array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_array, describe
-from labutils.labs.contract import float32_noise, trained_weights
+from labutils.course.reading import as_array, describe, place
+from labutils.labs.contract import float32_noise, largest_at, trained_weights
 from labutils.labs.lab10 import LESSON
-from labutils.labs.lab10._shared import HAND, Tensor, _limits, _masks, _place, _tensors
+from labutils.labs.lab10._grid import HAND, gradient_masks, limits
+from labutils.labs.recipes import Recipe
+from labutils.labs.tensors import as_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def fake_quantize_ste(x: Tensor, scale: Tensor, num_bits: int = 8) -> Tensor:
@@ -39,12 +46,7 @@ def fake_quantize_ste(x: Tensor, scale: Tensor, num_bits: int = 8) -> Tensor:
     return training.fake_quantize_ste(x, scale, num_bits)
 
 
-def _upstream(shape: tuple[int, ...]) -> np.ndarray:
-    """What the loss asks of each element: gradients of both signs, none of them 0 or 1."""
-    return (np.linspace(0.4, 2.5, math.prod(shape)) * (-1) ** np.arange(math.prod(shape))).reshape(shape).astype("f4")
-
-
-def _ste_cases() -> list[Case]:
+def cases() -> list[Case]:
     rng = np.random.default_rng(10)
     w = trained_weights()
     rows = np.abs(w).max(axis=1, keepdims=True)
@@ -67,19 +69,24 @@ def _ste_cases() -> list[Case]:
     ]
 
 
-def _forward_and_backward(submission: Callable, x: np.ndarray, scale: np.ndarray, num_bits: int) -> tuple:
-    """What comes out, and the gradient that reaches x when the loss asks `_upstream` of the output."""
+def upstream(shape: tuple[int, ...]) -> np.ndarray:
+    """The gradient of the loss to each element of the result: of both signs, none of them 0 or 1."""
+    return (np.linspace(0.4, 2.5, math.prod(shape)) * (-1) ** np.arange(math.prod(shape))).reshape(shape).astype("f4")
+
+
+def forward_and_backward(submission: Callable, x: np.ndarray, scale: np.ndarray, num_bits: int) -> tuple:
+    """The result, and the gradient that reaches x where `upstream` reaches the result."""
     import torch
 
-    x, scale = _tensors(x, scale)
+    x, scale = as_tensors(x, scale)
     x.requires_grad_()
     y = submission(x, scale, num_bits)
     if isinstance(y, torch.Tensor) and y.requires_grad and y.shape == x.shape:
-        y.backward(torch.from_numpy(_upstream(tuple(x.shape))))
+        y.backward(torch.from_numpy(upstream(tuple(x.shape))))
     return y, x.grad
 
 
-def _read_ste(value: tuple) -> dict:
+def read(value: tuple) -> dict:
     y, grad = value
     if y is None or not array_api_compat.is_torch_array(y):
         raise Wrong(f"the result should be a torch tensor, but it is {describe(y)}")
@@ -88,23 +95,28 @@ def _read_ste(value: tuple) -> dict:
     return {"y": y, "grad": np.full(y.shape, np.nan, np.float32) if grad is None else as_array(grad, "the gradient")}
 
 
-def _judge_ste(answer: dict, case: Case) -> None:
+def judge(answer: dict, case: Case) -> None:
     x, scale, num_bits = case.args
-    y, grad = answer["y"], answer["grad"]
-    low, high = _limits(num_bits)
+    y = answer["y"]
     if y.shape != x.shape:
         raise Wrong(f"the result should have the shape of x, {x.shape}, but has {y.shape}")
     if y.dtype != np.float32:
         raise Wrong(f"the result should be float32 like x, but its dtype is {y.dtype}")
     scale = np.broadcast_to(scale.astype(np.float64), x.shape)
-    v = x / scale
-    codes = y / scale
+    judge_values(y, x, scale, num_bits)
+    judge_gradient(answer["grad"], x, x / scale, num_bits)
+
+
+def judge_values(y: np.ndarray, x: np.ndarray, scale: np.ndarray, num_bits: int) -> None:
+    """Whole steps of the scale, within the codes, the nearest to x."""
+    low, high = limits(num_bits)
+    v, codes = x / scale, y / scale
     noise = 4 * float32_noise(high) + 2.0**-22 * np.abs(v)  # x + (x_hat - x) loses a little more than x_hat
     off = np.abs(codes - np.round(codes)) - noise
-    worst = np.unravel_index(np.argmax(off), off.shape)
+    worst = largest_at(off)
     if not off[worst] <= 0:
         raise Wrong(
-            f"the result at [{_place(worst)}] is {y[worst]:.6g}, which is {codes[worst]:.4g} times its scale "
+            f"the result at [{place(worst)}] is {y[worst]:.6g}, which is {codes[worst]:.4g} times its scale "
             f"{scale[worst]:.4g}: it should be a whole number of steps"
         )
     if codes.min() < low - 0.5 or codes.max() > high + 0.5:
@@ -113,77 +125,71 @@ def _judge_ste(answer: dict, case: Case) -> None:
             f"{codes.max():.4g} steps"
         )
     lost = np.abs(np.clip(v, low, high) - codes) - 0.5 - noise
-    worst = np.unravel_index(np.argmax(lost), lost.shape)
+    worst = largest_at(lost)
     if lost[worst] > 0:
         raise Wrong(
-            f"x[{_place(worst)}] = {x[worst]:.6g} is {v[worst]:.4g} steps of scale, but the result there is "
+            f"x[{place(worst)}] = {x[worst]:.6g} is {v[worst]:.4g} steps of scale, but the result there is "
             f"{round(float(codes[worst]))} steps"
         )
+
+
+def judge_gradient(grad: np.ndarray, x: np.ndarray, v: np.ndarray, num_bits: int) -> None:
+    """All of `upstream` inside the grid, nothing of it beyond."""
     if np.isnan(grad).all():
         raise Wrong("no gradient reaches x: the result must depend on x in a way that `backward` can follow")
     if grad.shape != x.shape:
         raise Wrong(f"the gradient should have the shape of x, {x.shape}, but has {grad.shape}")
-    upstream = _upstream(x.shape)
-    must, may = _masks(v, num_bits)
-    share = grad / upstream
+    above = upstream(x.shape)
+    must, may = gradient_masks(v, num_bits)
+    share = grad / above
     wrong = ~np.where(must, np.abs(share - 1) <= 1e-4, (np.abs(share) <= 1e-4) | (may & (0 < share) & (share < 1.0001)))
     if wrong.any():
         where = np.unravel_index(np.argmax(wrong), wrong.shape)
         inside = "inside the grid, so the gradient passes" if must[where] else "beyond the last code: no gradient"
-        wanted = upstream[where] if must[where] else 0
+        wanted = above[where] if must[where] else 0
         raise Wrong(
-            f"x[{_place(where)}] = {x[where]:.4g} is {v[where]:.4g} steps, {inside}; {upstream[where]:.4g} comes from "
+            f"x[{place(where)}] = {x[where]:.4g} is {v[where]:.4g} steps, {inside}; {above[where]:.4g} comes from "
             f"above, {wanted:.4g} should reach x, and {grad[where]:.4g} does"
         )
 
 
-def _straight(
-    to_codes: str = "round",
-    limits: Callable = _limits,
-    within: Callable = lambda x, scale, v, low, high: (v >= low) & (v <= high),
-    back: Callable = lambda grad, scale, mask: grad * mask,
-    scale_of: Callable = lambda x, scale, num_bits: scale,
-    out: Callable = lambda q, scale: q * scale,
-) -> Callable:
-    """A fake quantizer with a gradient, in which one step can be replaced by a wrong one."""
+@dataclass(frozen=True)
+class StraightThrough(Recipe):
+    """result(clamp(round(x / scale)), scale), with the gradient back(grad, scale, within(x, v, low, high))."""
 
-    def fake_quantize(x, scale, num_bits=8):
+    scale_of: Callable = lambda x, scale, num_bits: scale
+    limits: Callable = limits  # of num_bits: low, high
+    round: Callable = lambda v: v.round()  # of v = x / scale
+    result: Callable = lambda q, scale: q * scale
+    within: Callable = lambda x, v, low, high: (v >= low) & (v <= high)
+    back: Callable = lambda grad, scale, mask: grad * mask
+
+    def __call__(self, x, scale, num_bits=8):
         import torch
 
-        low, high = limits(num_bits)
-        scale = scale_of(x.detach(), scale, num_bits)
+        low, high = self.limits(num_bits)
+        scale = self.scale_of(x.detach(), scale, num_bits)
 
         class Straight(torch.autograd.Function):
             @staticmethod
             def forward(ctx, x):
                 v = x / scale
-                ctx.save_for_backward(within(x, scale, v, low, high))
-                return out(getattr(torch, to_codes)(v).clamp(low, high), scale)
+                ctx.save_for_backward(self.within(x, v, low, high))
+                return self.result(self.round(v).clamp(low, high), scale)
 
             @staticmethod
             def backward(ctx, grad):
                 (mask,) = ctx.saved_tensors
-                return back(grad, scale, mask)
+                return self.back(grad, scale, mask)
 
         return Straight.apply(x)
 
-    return fake_quantize
+
+right = StraightThrough()
 
 
-def _everywhere(x, scale, v, low, high):
-    return v == v
-
-
-def _plain(x, scale, num_bits=8):
-    """No estimator: torch differentiates `round`, whose derivative is 0."""
-    import torch
-
-    low, high = _limits(num_bits)
-    return torch.round(x / scale).clamp(low, high) * scale
-
-
-def _cut_off(x, scale, num_bits=8):
-    return _plain(x.detach(), scale, num_bits)
+def differentiated_by_torch(x, scale, num_bits=8):
+    return (x / scale).round().clamp(*limits(num_bits)) * scale
 
 
 NO_BRAKE = (
@@ -191,109 +197,60 @@ NO_BRAKE = (
     "truth. Only the derivative of `round` is replaced."
 )
 
-
-FAKE_QUANTIZE_STE = (
-    Misconception(
-        "the gradient of round",
-        _plain,
+MISCONCEPTIONS = (
+    Misconception("the gradient of round", differentiated_by_torch,
         "Torch knows the derivative of `round`: it is 0 wherever it exists, so nothing can be learned. Going back, "
-        "treat `round` as if it were not there.",
-    ),
-    Misconception(
-        "the graph is cut",
-        _cut_off,
+        "treat `round` as if it were not there."),
+    Misconception("the graph is cut",
+        lambda x, scale, num_bits=8: differentiated_by_torch(x.detach(), scale, num_bits),
         "Under `detach` or `no_grad` torch does not see that the result depends on x. Detach only what should have no "
-        "gradient, or write the gradient yourself in an `autograd.Function`.",
-    ),
-    Misconception("gradient outside the clip", _straight(within=_everywhere), NO_BRAKE),
-    Misconception(
-        "gradient only outside the clip",
-        _straight(within=lambda x, scale, v, low, high: (v < low) | (v > high)),
-        "The mask is upside down: inside the grid the gradient passes, beyond its ends it stops.",
-    ),
-    Misconception(
-        "gradient stops at the upper end only",
-        _straight(within=lambda x, scale, v, low, high: v <= high),
-        "The clamp has two ends. Below the lowest code it is flat too.",
-    ),
-    Misconception(
-        "gradient stops at the lower end only",
-        _straight(within=lambda x, scale, v, low, high: v >= low),
-        "The clamp has two ends. Above the highest code it is flat too.",
-    ),
-    Misconception(
-        "no gradient at the first and the last code",
-        _straight(within=lambda x, scale, v, low, high: (v.round() > low) & (v.round() < high)),
+        "gradient, or write the gradient yourself in an `autograd.Function`."),
+    Misconception("gradient outside the clip", right.but(back=lambda grad, scale, mask: grad), NO_BRAKE),
+    Misconception("gradient only outside the clip", right.but(within=lambda x, v, low, high: (v < low) | (v > high)),
+        "The mask is upside down: inside the grid the gradient passes, beyond its ends it stops."),
+    Misconception("gradient stops at the upper end only", right.but(within=lambda x, v, low, high: v <= high),
+        "The clamp has two ends. Below the lowest code it is flat too."),
+    Misconception("gradient stops at the lower end only", right.but(within=lambda x, v, low, high: v >= low),
+        "The clamp has two ends. Above the highest code it is flat too."),
+    Misconception("no gradient at the first and the last code",
+        right.but(within=lambda x, v, low, high: (v.round() > low) & (v.round() < high)),
         "What rounds to the first or the last code lies inside the grid too. If you round first and clamp then: since "
-        "torch 2.14 `clamp` lets no gradient pass at its very bound. Clamp first.",
-    ),
-    Misconception(
-        "gradient times scale",
-        _straight(back=lambda grad, scale, mask: grad * mask * scale),
+        "torch 2.14 `clamp` lets no gradient pass at its very bound. Clamp first."),
+    Misconception("gradient times scale", right.but(back=lambda grad, scale, mask: grad * mask * scale),
         "x is divided by the scale and the code multiplied by it: going back, the two cancel. If you wrote an "
-        "`autograd.Function` for the whole, its gradient inside the grid is just what comes from above.",
-    ),
-    Misconception(
-        "gradient divided by scale",
-        _straight(back=lambda grad, scale, mask: grad * mask / scale),
-        "x is divided by the scale and the code multiplied by it: going back, the two cancel. The second is missing.",
-    ),
-    Misconception(
-        "what comes from above is ignored",
-        _straight(back=lambda grad, scale, mask: mask.to(grad.dtype)),
+        "`autograd.Function` for the whole, its gradient inside the grid is just what comes from above."),
+    Misconception("gradient divided by scale", right.but(back=lambda grad, scale, mask: grad * mask / scale),
+        "x is divided by the scale and the code multiplied by it: going back, the two cancel. The second is missing."),
+    Misconception("what comes from above is ignored",
+        right.but(back=lambda grad, scale, mask: mask.to(grad.dtype)),
         "The mask is the derivative of this step alone. By the chain rule it is multiplied with the gradient that "
-        "comes from above.",
-    ),
-    Misconception(
-        "the gradient is clamped instead of masked",
-        _straight(back=lambda grad, scale, mask: grad.clamp(-1, 1)),
+        "comes from above."),
+    Misconception("the gradient is clamped instead of masked",
+        right.but(back=lambda grad, scale, mask: grad.clamp(-1, 1)),
         "It is x that was clamped, not the gradient. Pass the gradient as it is where x lies in the grid, and 0 "
-        "elsewhere.",
-    ),
-    Misconception(
-        "the limits of codes applied to x",
-        _straight(within=lambda x, scale, v, low, high: (x >= low) & (x <= high)),
-        "The lowest and the highest code are limits for x / scale. Compare like with like.",
-    ),
-    Misconception(
-        "returns the codes",
-        _straight(out=lambda q, scale: q),
-        "Fake quantization comes back to the values that the codes stand for: the network goes on in floats.",
-    ),
-    Misconception(
-        "no clamp",
-        _straight(limits=lambda bits: (-(2**30), 2**30)),
-        "Codes beyond the last one do not exist, however far x lies outside. Clamp to [-2^(b-1), 2^(b-1) - 1].",
-    ),
-    Misconception(
-        "the lowest code is missing",
-        _straight(limits=lambda bits: (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)),
+        "elsewhere."),
+    Misconception("the limits of codes applied to x",
+        right.but(within=lambda x, v, low, high: (x >= low) & (x <= high)),
+        "The lowest and the highest code are limits for x / scale. Compare like with like."),
+    Misconception("returns the codes", right.but(result=lambda q, scale: q),
+        "Fake quantization comes back to the values that the codes stand for: the network goes on in floats."),
+    Misconception("no clamp", right.but(limits=lambda bits: (-(2**30), 2**30)),
+        "Codes beyond the last one do not exist, however far x lies outside. Clamp to [-2^(b-1), 2^(b-1) - 1]."),
+    Misconception("the lowest code is missing",
+        right.but(limits=lambda bits: (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)),
         "b bits have 2^b codes, and the lowest is -2^(b-1). An absmax scale never reaches it (lab 01), but this scale"
-        " is given, and x may lie there.",
-    ),
-    Misconception(
-        "127 at every bit width",
-        _straight(limits=lambda bits: (-128, 127)),
-        "-128 and 127 are the ends of the grid at 8 bits only. Compute them from num_bits.",
-    ),
-    Misconception(
-        "floor instead of round",
-        _straight(to_codes="floor"),
-        "`floor` always goes down, so the error reaches a whole step. Go to the nearest integer.",
-    ),
-    Misconception(
-        "truncation instead of round",
-        _straight(to_codes="trunc"),
-        "Cutting the fraction off is not rounding: 1.9 becomes 1. Go to the nearest integer.",
-    ),
-    Misconception(
-        "a scale of its own",
-        _straight(scale_of=lambda x, scale, num_bits: x.abs().max() / (2 ** (num_bits - 1) - 1)),
+        " is given, and x may lie there."),
+    Misconception("127 at every bit width", right.but(limits=lambda bits: (-128, 127)),
+        "-128 and 127 are the ends of the grid at 8 bits only. Compute them from num_bits."),
+    Misconception("floor instead of round", right.but(round=lambda v: v.floor()),
+        "`floor` always goes down, so the error reaches a whole step. Go to the nearest integer."),
+    Misconception("truncation instead of round", right.but(round=lambda v: v.trunc()),
+        "Cutting the fraction off is not rounding: 1.9 becomes 1. Go to the nearest integer."),
+    Misconception("a scale of its own",
+        right.but(scale_of=lambda x, scale, bits: x.abs().max() / (2 ** (bits - 1) - 1)),
         "The scale is given. If it follows x around, the grid moves with every step of training, and conversion must "
-        "guess which one was meant.",
-    ),
-)
-
+        "guess which one was meant."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="fake_quantize_ste",
@@ -301,9 +258,9 @@ EXERCISE = Exercise(
     place=10,
     points=3,
     reference=fake_quantize_ste,
-    cases=_ste_cases,
-    read=_read_ste,
-    judge=_judge_ste,
-    misconceptions=FAKE_QUANTIZE_STE,
-    run=_forward_and_backward,
+    cases=cases,
+    read=read,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
+    run=forward_and_backward,
 )

@@ -1,18 +1,24 @@
-"""qat step."""
+"""qat_step: one step of training a linear layer whose weights will have few bits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from labutils.arrays.inputs import positive_number
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_array
-from labutils.labs import answers
+from labutils.course.reading import as_array, place
 from labutils.labs.lab10 import LESSON
-from labutils.labs.lab10._shared import Tensor, _limits, _masks, _place, _tensors
+from labutils.labs.lab10._grid import gradient_masks, limits
 from labutils.labs.lab10.fake_quantize_ste import NO_BRAKE, fake_quantize_ste
+from labutils.labs.recipes import Recipe
+from labutils.labs.tensors import as_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def qat_step(w: Tensor, x: Tensor, target: Tensor, scale: Tensor, num_bits: int, learning_rate: float) -> Tensor:
@@ -36,7 +42,7 @@ def qat_step(w: Tensor, x: Tensor, target: Tensor, scale: Tensor, num_bits: int,
     return (shadow - rate * gradient).detach()
 
 
-def _step_cases() -> list[Case]:
+def cases() -> list[Case]:
     rng = np.random.default_rng(11)
     f4 = np.float32
 
@@ -60,35 +66,36 @@ def _step_cases() -> list[Case]:
     ]
 
 
-def _step_run(submission: Callable, w, x, target, scale, num_bits: int, learning_rate: float) -> tuple:
-    tensors = _tensors(w, x, target, scale)
-    new = submission(*tensors, num_bits, learning_rate)
-    return new, tensors[0].detach().numpy().tobytes() != np.ascontiguousarray(w).tobytes()
+def run(submission: Callable, w: np.ndarray, *others: object) -> tuple:
+    """The new weights, and whether the old ones were changed."""
+    given, *rest = as_tensors(w, *others)
+    new = submission(given, *rest)
+    return new, given.detach().numpy().tobytes() != np.ascontiguousarray(w).tobytes()
 
 
-def _read_step(value: tuple) -> dict:
+def read(value: tuple) -> dict:
     new, changed = value
     if changed:
         raise Wrong("it changed the weights that it was given: return new ones, and leave w as it is")
     return {"w": as_array(new, "the result")}
 
 
-def _steps_of(w, x, target, scale, num_bits: int, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights after a step with the gradient everywhere, and where it must pass and where it may."""
+def stepped_everywhere(w, x, target, scale, num_bits: int, rate: float) -> np.ndarray:
+    """In float64, the weights after a step in which the gradient passes beyond the grid too."""
     w, x, target, scale = (np.asarray(array, np.float64) for array in (w, x, target, scale))
-    v = w / scale
-    w_hat = np.clip(np.round(v), *_limits(num_bits)) * scale
-    gradient = 2 * (x @ w_hat.T - target).T @ x / target.size
-    return w - rate * gradient, *_masks(v, num_bits)
+    w_hat = np.clip(np.round(w / scale), *limits(num_bits)) * scale
+    return w - rate * 2 * (x @ w_hat.T - target).T @ x / target.size
 
 
-def _judge_step(answer: dict, case: Case) -> None:
-    w, new = case.args[0], answer["w"]
+def judge(answer: dict, case: Case) -> None:
+    w, _, _, scale, num_bits, _ = case.args
+    new = answer["w"]
     if new.shape != w.shape:
         raise Wrong(f"the new weights should have the shape of w, {w.shape}, but have {new.shape}")
     if new.dtype != np.float32:
         raise Wrong(f"the new weights should be float32, but their dtype is {new.dtype}")
-    moved, must, may = _steps_of(*case.args)
+    moved = stepped_everywhere(*case.args)
+    must, may = gradient_masks(w / scale.astype(np.float64), num_bits)
     tolerance = 1e-4 * np.abs(moved - w) + 2e-6 * np.maximum(np.abs(w), np.abs(moved - w).max())
     between = (np.minimum(w, moved) - tolerance <= new) & (new <= np.maximum(w, moved) + tolerance)
     wrong = ~np.where(must, np.abs(new - moved) <= tolerance, (np.abs(new - w) <= tolerance) | (may & between))
@@ -97,139 +104,95 @@ def _judge_step(answer: dict, case: Case) -> None:
         wanted = moved[where] if must[where] else w[where]
         beyond = "" if must[where] else " lies beyond the grid and"
         raise Wrong(
-            f"w[{_place(where)}] = {w[where]:.6g}{beyond} should be {wanted:.6g} after the step, but it is "
+            f"w[{place(where)}] = {w[where]:.6g}{beyond} should be {wanted:.6g} after the step, but it is "
             f"{new[where]:.6g}"
         )
 
 
-def _stepping(
-    at: Callable = lambda w, w_hat: w_hat,
-    start: Callable = lambda w, w_hat: w,
-    mask: Callable = lambda v, low, high: (v >= low) & (v <= high),
-    mean: Callable = lambda error, target: 2 * error / target.numel(),
-    finish: Callable = lambda new, gradient, quantize: new,
-    direction: float = -1,
-    rate: Callable = lambda learning_rate, scale: learning_rate,
-) -> Callable:
-    """A step of training in which one part can be replaced by a wrong one."""
+@dataclass(frozen=True)
+class Step(Recipe):
+    """start(w, w_hat) - rate * gradient, the gradient taken at at(w, w_hat); `result` is what is returned of it."""
 
-    def step(w, x, target, scale, num_bits, learning_rate):
-        import torch
+    at: Callable = lambda w, w_hat: w_hat
+    start: Callable = lambda w, w_hat: w
+    to_output: Callable = lambda error, target: 2 * error / target.numel()  # the gradient to the layer's output
+    mask: Callable = lambda v, low, high: (v >= low) & (v <= high)
+    rate: Callable = lambda learning_rate, scale: learning_rate
+    result: Callable = lambda new, gradient, quantize: new
 
-        low, high = _limits(num_bits)
+    def __call__(self, w, x, target, scale, num_bits, learning_rate):
+        low, high = limits(num_bits)
 
         def quantize(w):
-            return torch.round(w / scale).clamp(low, high) * scale
+            return (w / scale).round().clamp(low, high) * scale
 
         w_hat = quantize(w)
-        gradient = mean(x @ at(w, w_hat).T - target, target).T @ x * mask(w / scale, low, high)
-        return finish(start(w, w_hat) + direction * rate(learning_rate, scale) * gradient, gradient, quantize)
+        to_output = self.to_output(x @ self.at(w, w_hat).T - target, target)
+        gradient = to_output.T @ x * self.mask(w / scale, low, high)
+        new = self.start(w, w_hat) - self.rate(learning_rate, scale) * gradient
+        return self.result(new, gradient, quantize)
 
-    return step
+
+right = Step()
 
 
-def _no_mask(v, low, high):
+def everywhere(v, low, high):
     return v == v
 
 
-def _in_place_step(w, x, target, scale, num_bits, learning_rate):
-    new = qat_step(w, x, target, scale, num_bits, learning_rate)
-    w.copy_(new)
-    return w
+def in_place(w, x, target, scale, num_bits, learning_rate):
+    return w.copy_(right(w, x, target, scale, num_bits, learning_rate))
 
 
-def _nobody_asked(w, x, target, scale, num_bits, learning_rate):
-    loss = ((x @ answers.fake_quantize_ste(w, scale, num_bits).T - target) ** 2).mean()
+def without_requires_grad(w, x, target, scale, num_bits, learning_rate):
+    loss = ((x @ fake_quantize_ste(w, scale, num_bits).T - target) ** 2).mean()
     loss.backward()
     return w - learning_rate * w.grad
 
 
-QAT_STEP = (
-    Misconception(
-        "the quantized weights are updated",
-        _stepping(start=lambda w, w_hat: w_hat),
-        "A step is usually far smaller than the grid's. Taken from the quantized weights it is rounded away the next "
-        "time, and nothing ever adds up. Move the float weights; they remember.",
-    ),
-    Misconception(
-        "returns quantized weights",
-        _stepping(finish=lambda new, gradient, quantize: quantize(new)),
-        "The float weights are what training keeps. Rounding them after the step throws away every step smaller than "
-        "half of the grid's. They are quantized again in the next forward pass.",
-    ),
-    Misconception(
-        "quantizes after the step only",
-        _stepping(at=lambda w, w_hat: w, mask=_no_mask, finish=lambda new, gradient, quantize: quantize(new)),
-        "The loss never saw a quantized weight: this is float training, rounded at the end. Compute the loss with the "
-        "fake-quantized weights, and give the float ones back.",
-    ),
-    Misconception(
-        "the loss of the float weights",
-        _stepping(at=lambda w, w_hat: w, mask=_no_mask),
-        "The gradient was taken at the float weights, so training does not know what rounding does to the loss. Use "
-        "the fake-quantized weights in the forward pass.",
-    ),
-    Misconception(
-        "the loss of the float weights",
-        _stepping(at=lambda w, w_hat: w),
-        "The gradient was taken at the float weights, so training does not know what rounding does to the loss. Use "
-        "the fake-quantized weights in the forward pass.",
-    ),
-    Misconception(
-        "nothing moves",
-        lambda w, x, target, scale, num_bits, learning_rate: w.clone(),
-        "No gradient came back. If you wrote `round` without your estimator, its derivative is 0.",
-    ),
-    Misconception("weights beyond the grid move too", _stepping(mask=_no_mask), NO_BRAKE),
-    Misconception(
-        "uphill",
-        _stepping(direction=1),
-        "The gradient points to where the loss grows. Subtract it.",
-    ),
-    Misconception(
-        "the sum instead of the mean",
-        _stepping(mean=lambda error, target: 2 * error),
-        "The loss is the mean of the squared errors over all elements of target, not their sum.",
-    ),
-    Misconception(
-        "the mean over rows only",
-        _stepping(mean=lambda error, target: 2 * error / len(target)),
-        "The loss is the mean over all N * K elements of target, samples and neurons.",
-    ),
-    Misconception(
-        "the 2 of the square is missing",
-        _stepping(mean=lambda error, target: error / target.numel()),
-        "The derivative of a square is twice the error.",
-    ),
-    Misconception(
-        "no learning rate",
-        _stepping(rate=lambda learning_rate, scale: 1.0),
-        "The step is the gradient times the learning rate.",
-    ),
-    Misconception(
-        "gradient times scale",
-        _stepping(rate=lambda learning_rate, scale: learning_rate * scale),
-        "Straight through means that the weight gets the gradient of the fake-quantized weight as it is: divided by "
-        "the scale and multiplied again, it cancels.",
-    ),
-    Misconception(
-        "returns the gradient",
-        _stepping(finish=lambda new, gradient, quantize: gradient),
-        "The gradient says where to go. Return the weights after the step.",
-    ),
-    Misconception(
-        "no gradient is asked for",
-        _nobody_asked,
-        "`w` is a plain tensor, for which torch keeps no gradient. Make a copy of it that requires one, and compute "
-        "the loss from that copy.",
-    ),
-    Misconception(
-        "the weights are changed in place",
-        _in_place_step,
-        "`w -= ...` and `w.copy_` write into the caller's tensor. Make a new one.",
-    ),
+FLOAT_LOSS = (
+    "The gradient was taken at the float weights, so training does not know what rounding does to the loss. Use "
+    "the fake-quantized weights in the forward pass."
 )
 
+MISCONCEPTIONS = (
+    Misconception("the quantized weights are updated", right.but(start=lambda w, w_hat: w_hat),
+        "A step is usually far smaller than the grid's. Taken from the quantized weights it is rounded away the next "
+        "time, and nothing ever adds up. Move the float weights; they remember."),
+    Misconception("returns quantized weights", right.but(result=lambda new, gradient, quantize: quantize(new)),
+        "The float weights are what training keeps. Rounding them after the step throws away every step smaller than "
+        "half of the grid's. They are quantized again in the next forward pass."),
+    Misconception("quantizes after the step only",
+        right.but(at=lambda w, w_hat: w, mask=everywhere, result=lambda new, gradient, quantize: quantize(new)),
+        "The loss never saw a quantized weight: this is float training, rounded at the end. Compute the loss with the "
+        "fake-quantized weights, and give the float ones back."),
+    Misconception("the loss of the float weights", right.but(at=lambda w, w_hat: w, mask=everywhere), FLOAT_LOSS),
+    Misconception("the loss of the float weights", right.but(at=lambda w, w_hat: w), FLOAT_LOSS),
+    Misconception("nothing moves", right.but(rate=lambda learning_rate, scale: 0.0),
+        "No gradient came back. If you wrote `round` without your estimator, its derivative is 0."),
+    Misconception("weights beyond the grid move too", right.but(mask=everywhere), NO_BRAKE),
+    Misconception("uphill", right.but(rate=lambda learning_rate, scale: -learning_rate),
+        "The gradient points to where the loss grows. Subtract it."),
+    Misconception("the sum instead of the mean", right.but(to_output=lambda error, target: 2 * error),
+        "The loss is the mean of the squared errors over all elements of target, not their sum."),
+    Misconception("the mean over rows only", right.but(to_output=lambda error, target: 2 * error / len(target)),
+        "The loss is the mean over all N * K elements of target, samples and neurons."),
+    Misconception("the 2 of the square is missing",
+        right.but(to_output=lambda error, target: error / target.numel()),
+        "The derivative of a square is twice the error."),
+    Misconception("no learning rate", right.but(rate=lambda learning_rate, scale: 1.0),
+        "The step is the gradient times the learning rate."),
+    Misconception("gradient times scale", right.but(rate=lambda learning_rate, scale: learning_rate * scale),
+        "Straight through means that the weight gets the gradient of the fake-quantized weight as it is: divided by "
+        "the scale and multiplied again, it cancels."),
+    Misconception("returns the gradient", right.but(result=lambda new, gradient, quantize: gradient),
+        "The gradient says where to go. Return the weights after the step."),
+    Misconception("no gradient is asked for", without_requires_grad,
+        "`w` is a plain tensor, for which torch keeps no gradient. Make a copy of it that requires one, and compute "
+        "the loss from that copy."),
+    Misconception("the weights are changed in place", in_place,
+        "`w -= ...` and `w.copy_` write into the caller's tensor. Make a new one."),
+)  # fmt: skip
 
 EXERCISE = Exercise(
     name="qat_step",
@@ -237,9 +200,9 @@ EXERCISE = Exercise(
     place=20,
     points=2,
     reference=qat_step,
-    cases=_step_cases,
-    read=_read_step,
-    judge=_judge_step,
-    misconceptions=QAT_STEP,
-    run=_step_run,
+    cases=cases,
+    read=read,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
+    run=run,
 )

@@ -14,6 +14,12 @@ REACH = 30.0
 METHODS = {"percentile": lambda x, num_bits: percentile_range(x), "MSE": mse_range, "KL": kl_range}
 
 
+@pytest.fixture(scope="module")
+def explorer():
+    """For `compute`, which depends on the state alone."""
+    return explore_calibration(X)
+
+
 def rounded(x, clip, quant_max):
     step = clip / quant_max
     return np.clip(np.rint(x / step), -quant_max, quant_max) * step
@@ -31,8 +37,7 @@ def test_sums_over_sorted_magnitudes_give_the_noise_of_every_value(clip, quant_m
 
 
 @pytest.mark.parametrize("num_bits", range(2, 9))
-def test_the_curves_add_up_and_their_minimum_is_the_best_clip(num_bits):
-    explorer = explore_calibration(X)
+def test_the_curves_add_up_and_their_minimum_is_the_best_clip(explorer, num_bits):
     result = explorer.compute({"num_bits": num_bits, "clip": 0.5})
     power = np.mean(X.astype(np.float64) ** 2)
     total = result.rounding + result.clipping
@@ -46,8 +51,8 @@ def test_the_curves_add_up_and_their_minimum_is_the_best_clip(num_bits):
 
 
 @pytest.mark.parametrize("num_bits", [2, 4, 8])
-def test_marks_are_where_the_estimators_cut_and_lie_on_the_curve(num_bits):
-    result = explore_calibration(X).compute({"num_bits": num_bits, "clip": 1.0})
+def test_marks_are_where_the_estimators_cut_and_lie_on_the_curve(explorer, num_bits):
+    result = explorer.compute({"num_bits": num_bits, "clip": 1.0})
     expected = {"min-max": REACH, "99.9%": Percentile(99.9), "MSE": MSE(num_bits), "KL": KL(num_bits)}
     for name, mark in result.marks.items():
         estimator = expected[name]
@@ -58,8 +63,8 @@ def test_marks_are_where_the_estimators_cut_and_lie_on_the_curve(num_bits):
     assert max(mark.sqnr_db for mark in result.marks.values()) == result.marks["MSE"].sqnr_db
 
 
-def test_what_is_measured_is_what_the_function_gives():
-    result = explore_calibration(X).compute({"num_bits": 4, "clip": 0.2})
+def test_what_is_measured_is_what_the_function_gives(explorer):
+    result = explorer.compute({"num_bits": 4, "clip": 0.2})
     q, scale = quantize_clipped(X, 0.2 * REACH, 4)
     noise = np.mean((X - q * scale).astype(np.float64) ** 2)
     assert result.sqnr_db == pytest.approx(10 * np.log10(np.mean(X.astype(np.float64) ** 2) / noise), abs=1e-3)
@@ -108,6 +113,6 @@ def test_as_many_methods_as_there_are_markers(methods):
         explore_calibration(X, methods=methods)
 
 
-def test_a_torch_tensor_is_explored_like_an_array():
+def test_a_torch_tensor_is_explored_like_an_array(explorer):
     torch = pytest.importorskip("torch")
-    assert repr(explore_calibration(torch.nn.Parameter(torch.tensor(X)))) == repr(explore_calibration(X))
+    assert repr(explore_calibration(torch.nn.Parameter(torch.tensor(X)))) == repr(explorer)
