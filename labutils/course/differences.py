@@ -354,7 +354,8 @@ def wrong_in_one_place(pair: Pair) -> Claims:
         return
     r, but = pair.r, f"{pair.it} is right, but"
     for words, place in (
-        ("where it should be 0", r == 0), ("for the largest value", r == r.max()), ("for the smallest value", r == r.min()),
+        ("where it should be 0", r == 0), ("for the largest value", r == r.max()),
+        ("for the smallest value", r == r.min()),
         ("for negative values", r < 0), ("for positive values", r > 0),
     ):  # fmt: skip
         if np.array_equal(wrong, place) or (

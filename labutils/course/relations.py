@@ -1,8 +1,8 @@
 """How a wrong answer stands to the right one, where no misconception explains it.
 
 The right answer is what the exercise's reference gives. `differences` lists the relations between two arrays,
-`supposed` the questions to which an answer may be the right one, `circumstances` what parts right cases from wrong ones.
-This module asks all of them in every failing case, and says what holds in most of them.
+`supposed` the questions to which an answer may be the right one, `circumstances` what parts right cases from wrong
+ones. This module asks all of them in every failing case, and says what holds in most of them.
 """
 
 from __future__ import annotations
