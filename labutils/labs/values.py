@@ -72,14 +72,20 @@ def quantized_at(quantize: Callable, x: np.ndarray, widths: Sequence[int]) -> li
 
 def require_drawable(x: np.ndarray, q: np.ndarray, scale: float) -> None:
     """Raise Wrong unless there is a code for each value, of a sane size, and a positive scale."""
-    if q.shape != x.shape:
-        raise Wrong(f"q has shape {q.shape}, but x has {x.shape}")
+    require_drawable_codes(x, q)
     if not math.isfinite(scale) or scale <= 0:
         raise Wrong(f"scale is {scale:g}, and should be a positive number")
-    if not np.isfinite(q).all():
+
+
+def require_drawable_codes(x: np.ndarray, q: np.ndarray, name: str = "x") -> None:
+    """Raise Wrong where `q` has another shape than `x`, holds NaN or Inf, or what no bit width has for a code."""
+    if q.shape != x.shape:
+        raise Wrong(f"q has shape {q.shape}, but {name} has {x.shape}")
+    low, high = float(q.min()), float(q.max())  # NaN and Inf show there
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise Wrong("q holds NaN or Inf")
-    if np.abs(q[[np.argmin(q), np.argmax(q)]].astype(np.float64)).max() > 2**MAX_BITS:
-        raise Wrong(f"q reaches from {q.min():g} to {q.max():g}: those are not codes")
+    if max(-low, high) > 2**MAX_BITS:
+        raise Wrong(f"q reaches from {low:g} to {high:g}: those are not codes")
 
 
 def error_in_steps(x: np.ndarray, q: np.ndarray, scale: float) -> np.ndarray:

@@ -15,7 +15,7 @@ inference" (arXiv:1902.06822). KL divergence: Migacz 2017, "8-bit inference with
 by side: Wu et al. 2020 (arXiv:2004.09602).
 """
 
-from labutils.arrays.calibration.estimators import MinMax, MovingAverage, RangeEstimator
+from labutils.arrays.calibration.estimators import MinMax, MovingAverage, Range, RangeEstimator
 from labutils.arrays.calibration.histogram import Histogram, folded
 from labutils.arrays.calibration.kl import KL, best_cut, cut_divergences
 from labutils.arrays.calibration.mse import MSE, grid_losses
@@ -28,6 +28,7 @@ __all__ = [
     "MinMax",
     "MovingAverage",
     "Percentile",
+    "Range",
     "RangeEstimator",
     "best_cut",
     "cut_divergences",

@@ -11,13 +11,12 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from labutils.arrays.inputs import MAX_BITS
 from labutils.course import palette
 from labutils.course.exercise import Wrong
 from labutils.course.explorer import Choice, Explorer, Slider, ask
 from labutils.labs import answers
 from labutils.labs.contract import read_scaled
-from labutils.labs.values import db, decibels, float_array
+from labutils.labs.values import db, decibels, float_array, require_drawable_codes
 
 PER_TENSOR, AXIS_0, AXIS_1 = GRANULARITIES = ("tensor", "axis 0", "axis 1")
 LOUDEST = 100  # the widest spread of the slider
@@ -123,8 +122,7 @@ class GranularityExplorer(Explorer):
         }[granularity]
         answer = ask(self._quantize, read_scaled, tensor, axis, num_bits)
         q, scales = answer["q"], answer["scales"]
-        if q.shape != tensor.shape:
-            raise Wrong(f"q has shape {q.shape}, but x has {tensor.shape}")
+        require_drawable_codes(tensor, q)
         if scales.shape != (tensor.shape[axis],):
             wanted = (tensor.shape[axis],)
             raise Wrong(
@@ -132,10 +130,6 @@ class GranularityExplorer(Explorer):
             )
         if not np.isfinite(scales).all() or scales.min() <= 0:
             raise Wrong(f"scales go from {scales.min():g} to {scales.max():g}, and should be positive numbers")
-        if not np.isfinite(q).all():
-            raise Wrong("q holds NaN or Inf")
-        if max(abs(int(q.min())), abs(int(q.max()))) > 2**MAX_BITS:
-            raise Wrong(f"q reaches from {q.min():g} to {q.max():g}: those are not codes")
         if granularity == AXIS_1:
             return q.reshape(x.shape), np.repeat(scales, x.shape[1] // self._axis_1)[None, :]
         return q.reshape(x.shape), scales[:, None]

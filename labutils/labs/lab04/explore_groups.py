@@ -11,14 +11,13 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from labutils.arrays.inputs import MAX_BITS
 from labutils.arrays.scheme import Scheme
 from labutils.course import palette
 from labutils.course.exercise import Wrong
 from labutils.course.explorer import Explorer, Notches, Slider, ask
 from labutils.labs import answers
 from labutils.labs.contract import read_scaled
-from labutils.labs.values import db, decibels, float_array
+from labutils.labs.values import db, decibels, float_array, require_drawable_codes
 
 BITS = range(2, 9)
 GROUP_SIZES = (16, 32, 64, 128, 256)
@@ -194,17 +193,11 @@ def _grouped(quantize: Callable, w: np.ndarray, num_bits: int, group_size: int) 
     answer = ask(quantize, read_scaled, w, num_bits, group_size)
     q, scales = answer["q"], answer["scales"]
     wanted = (w.shape[0], -(-w.shape[1] // group_size))
-    if q.shape != w.shape:
-        raise Wrong(f"q has shape {q.shape}, but w has {w.shape}")
+    require_drawable_codes(w, q, "w")
     if scales.shape != wanted:
         raise Wrong(f"scales has shape {scales.shape}, and should have {wanted}: a scale for each group of each row")
     if not (scales > 0).all() or not np.isfinite(scales).all():
         raise Wrong("scales holds something that is not a positive number")
-    if not np.isfinite(q).all():
-        raise Wrong("q holds NaN or Inf")
-    least, most = q.min(), q.max()
-    if max(-float(least), float(most)) > 2**MAX_BITS:
-        raise Wrong(f"q reaches from {least:g} to {most:g}: those are not codes")
     return q, scales
 
 
