@@ -19,7 +19,7 @@ OF_BITS: dict[str, Callable[[int], float]] = {
     "2^(b-1)": lambda bits: 2 ** (bits - 1),
     "2^b - 1": lambda bits: 2**bits - 1,
     "2^b": lambda bits: 2**bits,
-    "2^b - 2": lambda bits: 2**bits - 2,
+    "(2^b - 1) / 2": lambda bits: (2**bits - 1) / 2,
 }
 AT_8_BITS = {"127": 127, "128": 128, "255": 255, "256": 256}
 SIMPLE = {
@@ -53,7 +53,7 @@ def named_factors(arguments: dict[str, Any]) -> dict[str, tuple[float, str]]:
         for above in values:
             for below in (name for name in values if values[name] and name != above):
                 formula = f"{_in_brackets(above)} / {_in_brackets(below)}"
-                found.setdefault(formula, (values[above] / values[below], f"{values[above]}/{values[below]}"))
+                found.setdefault(formula, (values[above] / values[below], f"{values[above]:g}/{values[below]:g}"))
         for name, value in values.items():
             found |= {name: (float(value), str(value)), f"1 / {_in_brackets(name)}": (1 / value, f"1/{value}")}
     for name, value in _sizes(arguments):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,14 @@ import numpy as np
 from labutils.course.comparison import same_value
 from labutils.course.constants import name_of
 
-NOUNS = {"q": "code", "scales": "scale", "packed": "byte", "bytes": "number of bytes"}  # of a key of an answer
+NOUNS = {
+    "q": "code",
+    "scales": "scale",
+    "falls": "fall",
+    "bits": "number of bits",
+    "packed": "byte",
+    "bytes": "number of bytes",
+}  # of a key of an answer
 
 
 @dataclass(frozen=True)
@@ -27,11 +35,13 @@ class Claim:
     key       equal in all cases in which the same statement holds, with other numbers perhaps
     sentence  the statement with this case's numbers, without a full stop
     needs     the number of cases in which it must hold, because one could be chance
+    rank      of two that hold in as many cases, the one with the lower rank is said
     """
 
     key: Hashable
     sentence: str
     needs: int = 1
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,16 +158,28 @@ def a_factor(pair: Pair) -> Claims:
     if math.isclose(factor, -1, rel_tol=1e-6):
         yield Claim("sign", f"{pair.every} has the wrong sign")
         return
-    sign = "with its sign turned, and " if factor < 0 else ""
+    sign = "has the wrong sign, and is" if factor < 0 else "is"
     size = abs(factor)
-    words = f"{size:.4g} times too large" if size > 1 else f"{size:.4g} times what it should be"
+    words = _times(size)
     for formula, written in name_of(size, pair.factors):
         spelled = f", {formula}" if formula not in written and "b" in formula else ""
-        needs = 1 if used.sum() > 1 or len(written) < 9 else 2
-        yield Claim(
-            ("times", np.sign(factor), formula), f"{pair.every} is {sign}{words}: that is {written}{spelled}", needs
+        if written.startswith("1/") and formula == written:
+            words = f"{written} of what it should be"
+        known = (
+            ""
+            if words.startswith(f"{written} of") or words.startswith(f"{written} times")
+            else f": that is {written}{spelled}"
         )
-    yield Claim(("times", float(f"{factor:.4g}")), f"{pair.every} is {sign}{words}", pair.single)
+        needs = 1 if used.sum() > 1 or len(written) < 9 else 2
+        yield Claim(("times", np.sign(factor), formula), f"{pair.every} {sign} {words}{known}", needs)
+    yield Claim(("times", float(f"{factor:.4g}")), f"{pair.every} {sign} {words}", pair.single)
+
+
+def _times(size: float) -> str:
+    """'2.008 times too large', or in percent where it is nearly right."""
+    if abs(size - 1) < 0.001:
+        return f"too {'large' if size > 1 else 'small'} by {100 * abs(size - 1):.3g} percent"
+    return f"{size:.4g} times too large" if size > 1 else f"{size:.4g} times what it should be"
 
 
 def a_shift(pair: Pair) -> Claims:
@@ -166,14 +188,42 @@ def a_shift(pair: Pair) -> Claims:
         return
     reach = max(np.abs(a).max(), np.abs(r).max())
     shift = float((a - r).flat[0])
-    if abs(shift) > 1e-4 * reach and np.allclose(a - shift, r, rtol=1e-6, atol=1e-6 * reach):
+    if abs(shift) > 1e-6 * reach and np.allclose(a - shift, r, rtol=0, atol=max(1e-3 * abs(shift), 1e-7 * reach)):
         formula = next((f" ({f})" for f, w in name_of(abs(shift), pair.factors) if f != w and "b" in f), "")
-        words = f"{abs(shift):.6g}{formula} too {'large' if shift > 0 else 'small'}"
-        yield Claim(("plus", float(f"{shift:.6g}")), f"{pair.every} is {words}", pair.single)
+        words = f"{abs(shift):.3g}{formula} too {'large' if shift > 0 else 'small'}"
+        yield Claim(("plus", float(f"{shift:.3g}")), f"{pair.every} is {words}", pair.single)
     total = float((a + r).flat[0])
     if abs(total) > 1e-4 * reach and np.allclose(total - a, r, rtol=1e-6, atol=1e-6 * reach):
         least = 2 if total in (1, 100) and not r.ndim else pair.single
         yield Claim(("minus", float(f"{total:.6g}")), f"{pair.every} is {total:.6g} minus what it should be", least)
+
+
+def a_floor(pair: Pair) -> Claims:
+    """Nothing is below a small round number, or such a number divided by the largest code."""
+    a, r = pair.a, pair.r
+    if not pair.same_shape or not a.size or not np.isfinite(a).all() or not (a > 0).all():
+        return
+    wrong = ~np.isclose(a, r, rtol=1e-5, atol=0)
+    least = float(a[wrong].min()) if wrong.any() else 0.0
+    if not 0 < least < 1e-2 or not (r[wrong] < least).all() or not np.allclose(a[wrong], least, rtol=1e-5, atol=0):
+        return
+    bits = pair.arguments.get("num_bits")
+    for divisor in (1, 2 ** (bits - 1) - 1, 2**bits - 1) if isinstance(bits, int) else (1, 127):
+        number = least * divisor
+        power = 10.0 ** round(math.log10(number))
+        for floor in (power, *EPSILONS):
+            if math.isclose(number, floor, rel_tol=1e-5):
+                over = f", {floor:.3g} / {divisor}" if divisor > 1 else ""
+                where = "" if wrong.all() else " where it should be smaller"
+                yield Claim(
+                    ("floor", floor),
+                    f"{pair.every} is {least:.3g}{over}{where}: a smallest scale flattens what is smaller, and only "
+                    "a scale of exactly 0 needs another",
+                )
+                return
+
+
+EPSILONS = tuple(float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64, np.float16))
 
 
 def _bfloat16(r: np.ndarray) -> np.ndarray:
@@ -205,7 +255,7 @@ FUNCTIONS: dict[str, tuple[Callable, bool]] = {
 
 
 def a_function(pair: Pair) -> Claims:
-    if not pair.same_shape or not pair.a.size or np.isnan(pair.a).all():
+    if not pair.same_shape or not pair.a.size or not np.isfinite(pair.a).all() or not np.isfinite(pair.r).all():
         return
     for words, (function, single) in FUNCTIONS.items():
         with np.errstate(all="ignore"):
@@ -227,6 +277,12 @@ def cut_off(pair: Pair) -> Claims:
             yield Claim(("cut", side), f"{pair.it} is right, but for values {side} {end:.5g}, which became {end:.5g}")
 
 
+def _count(wrong: np.ndarray, pair: Pair) -> str:
+    """'1 of 12 codes is', '3 of 12 codes are'."""
+    count = np.count_nonzero(wrong)
+    return f"{count} of {wrong.size} {pair.noun}s {'is' if count == 1 else 'are'}"
+
+
 def wrapped(pair: Pair) -> Claims:
     a, r = pair.answer, pair.right
     if not (pair.same_shape and a.dtype.kind in "iu" and r.dtype.kind in "iu" and a.size >= 3):
@@ -234,8 +290,7 @@ def wrapped(pair: Pair) -> Claims:
     off = a.astype(np.int64) - r.astype(np.int64)
     for bits in (16, 8, 4):
         if off.any() and not (off % 2**bits).any():
-            count = f"{np.count_nonzero(off)} of {off.size}"
-            yield Claim(("wrapped", bits), f"{count} {pair.noun}s are wrapped around: off by a multiple of {2**bits}")
+            yield Claim(("wrapped", bits), f"{_count(off, pair)} wrapped around: off by a multiple of {2**bits}")
             return
 
 
@@ -300,6 +355,30 @@ def all_the_same(pair: Pair) -> Claims:
     if a.size > 1:
         yield Claim(("one", value), f"{count}, {value:.4g}")
         yield Claim("one", f"{count}, {value:.4g}")
+
+
+def another_axis(pair: Pair) -> Claims:
+    """Proportional to the largest magnitudes of an argument along some of its axes, but not along the right ones."""
+    a, r = pair.a, pair.r
+    for name, x in pair.arguments.items():
+        if not isinstance(x, np.ndarray) or not 2 <= x.ndim <= 4 or not x.size or x.dtype.kind != "f" or a.size < 2:
+            continue
+        for axes in (c for n in range(x.ndim) for c in combinations(range(x.ndim), n)):
+            peaks = np.abs(x).max(axis=axes, keepdims=True).astype(np.float64) if axes else np.abs(x).astype(np.float64)
+            used = peaks.reshape(-1) > 0
+            if peaks.size != a.size or used.sum() < 2 or peaks.squeeze().shape != a.squeeze().shape:
+                continue
+            ratio = a.reshape(-1)[used] / peaks.reshape(-1)[used]
+            if np.isfinite(ratio).all() and ratio[0] > 0 and close(ratio, np.full(ratio.shape, ratio[0])):
+                if a.shape == r.shape and close(a, r):
+                    continue
+                along = "each value" if not axes else f"axis {axes[0]}" if len(axes) == 1 else f"axes {axes}"
+                kept = ", ".join(str(i) for i in range(x.ndim) if i not in axes)
+                left = f"there is one for each index of axis {kept}" if len(kept) == 1 else f"axes {kept} are left"
+                words = (
+                    f"has one for each value of `{name}`" if not axes else f"is taken along {along} of `{name}`: {left}"
+                )
+                yield Claim(("axis", name, axes), f"{pair.it} {words}")
 
 
 def too_long_or_short(pair: Pair) -> Claims:
@@ -404,15 +483,15 @@ def off_by_one(pair: Pair) -> Claims:
     off = a.astype(np.int64) - r.astype(np.int64)
     if not off.any() or np.abs(off).max() > 1 or np.ptp(pair.r) < 6:
         return
-    count, noun = f"{np.count_nonzero(off)} of {off.size}", f"{pair.noun}s"
+    count = _count(off, pair)
     sides = {
         "down": (off <= 0).all(), "up": (off >= 0).all(),
         "towards 0": (off * np.sign(r) <= 0).all(), "away from 0": (off * np.sign(r) >= 0).all(),
     }  # fmt: skip
     side = next((words for words, holds in sides.items() if holds and np.count_nonzero(off) >= 4), None)
     always = f", always {side}" if side else ""
-    yield Claim(("one off", side), f"{count} {noun} are off by one{always}, and the others are right")
-    yield Claim("one off", f"{count} {noun} are off by one, and the others are right")
+    yield Claim(("one off", side), f"{count} off by one{always}, and the others are right")
+    yield Claim("one off", f"{count} off by one, and the others are right")
 
 
 def on_one_side(pair: Pair) -> Claims:
@@ -430,6 +509,7 @@ def on_one_side(pair: Pair) -> Claims:
 DIFFERENCES: dict[str, Callable[[Pair], Claims]] = {
     "another dtype": other_dtype,
     "NaN or infinity": not_a_number,
+    "a smallest value": a_floor,
     "a known factor, or one factor": a_factor,
     "a constant shift": a_shift,
     "another order": another_order,
@@ -438,6 +518,7 @@ DIFFERENCES: dict[str, Callable[[Pair], Claims]] = {
     "wrapped around": wrapped,
     "cut off": cut_off,
     "one value": all_the_same,
+    "another axis": another_axis,
     "another length": too_long_or_short,
     "off by one": off_by_one,
     "wrong in one place only": wrong_in_one_place,
@@ -447,6 +528,6 @@ DIFFERENCES: dict[str, Callable[[Pair], Claims]] = {
 
 def claims(pair: Pair) -> Iterator[Claim]:
     """Everything that holds in a pair, the most telling first."""
-    for find in DIFFERENCES.values():
+    for rank, find in enumerate(DIFFERENCES.values()):
         with np.errstate(all="ignore"):
-            yield from find(pair)
+            yield from (replace(claim, rank=rank) for claim in find(pair))

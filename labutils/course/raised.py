@@ -17,6 +17,7 @@ LINE_LENGTH = 120  # characters shown of a source line
 MOST_ARRAYS = 4  # of a line, whose shapes are shown
 
 SHAPE = re.compile(r"\(\d*(?:, ?\d+)*,?\)|\[\d+(?:, ?\d+)*\]|\b\d+x\d+\b")
+DTYPE = re.compile(r"bfloat16|half|float|double|char|byte|int|long|short|bool")
 NUMBER = re.compile(r"[-+]?\b\d+(?:\.\d*)?(?:e[-+]?\d+)?\b")
 
 
@@ -28,9 +29,15 @@ def kind_of(error: BaseException) -> str:
     >>> kind_of(IndexError("index 7 is out of bounds for axis 0 with size 7"))
     'IndexError: index # is out of bounds for axis # with size #'
 
+    >>> kind_of(RuntimeError("self and mat2 must have the same dtype, but got Half and Char"))
+    'RuntimeError: dtypes char half'
+
     The type and the message, in which numbers do not count. Shapes do, but not their order: `a + b` fails as `b + a`.
+    Of two dtypes that do not meet, torch's functions each speak in words of their own, so that only the dtypes count.
     """
     message = error_text(error)
+    if "dtype" in message or "scalar type" in message:
+        return f"{type(error).__name__}: dtypes {' '.join(sorted(set(DTYPE.findall(message.lower()))))}"
     shapes = sorted(shape.replace(" ", "") for shape in SHAPE.findall(message))
     return " ".join([*NUMBER.sub("#", SHAPE.sub("<>", message)).split(), *shapes])
 

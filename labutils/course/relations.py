@@ -17,7 +17,7 @@ import numpy as np
 from labutils.course import guard
 from labutils.course.attempt import Attempt, attempt
 from labutils.course.circumstances import where_it_is_right
-from labutils.course.comparison import same_value
+from labutils.course.comparison import same_answer, same_value
 from labutils.course.constants import arguments_of, named_factors
 from labutils.course.differences import Claim, Pair, claims
 from labutils.course.exercise import Case, Exercise, Wrong
@@ -62,6 +62,8 @@ def _circumstances(attempts: list[Attempt], failing: list[int], cases: list[Case
 
 
 def _difference(attempts: list[Attempt], failing: list[int], cases: list[Case], exercise: Exercise) -> str:
+    if exercise.alike is not same_answer:  # answers drawn by chance, which stand in no relation value by value
+        return ""
     answered = [i for i in failing if attempts[i].answer is not None][:MOST_CASES]
     end = time.monotonic() + TIME
     rights: dict[int, dict] = {}
@@ -69,7 +71,7 @@ def _difference(attempts: list[Attempt], failing: list[int], cases: list[Case], 
         if rights and time.monotonic() > end:
             break
         right = attempt(exercise.reference, cases[i], exercise, guard.call_trusted).answer
-        if right is not None and not exercise.alike(attempts[i].answer, right):
+        if right is not None:
             rights[i] = right
     if not rights:
         return ""
@@ -80,11 +82,11 @@ def _difference(attempts: list[Attempt], failing: list[int], cases: list[Case], 
     _suppose(found, attempts, rights, cases, exercise, end)
     first = next(iter(rights))
     holding = [f for f in found.values() if len(f.sentences) >= f.claim.needs and first in f.sentences]
-    if not holding:
-        holding = [f for f in found.values() if len(f.sentences) >= max(2, f.claim.needs)]
+    if not holding or attempts[failing[0]].answer is None:
+        holding = [f for f in found.values() if len(f.sentences) >= max(2, f.claim.needs) and not f.vague]
     if not holding:
         return ""
-    best = max(holding, key=lambda f: (not f.vague or len(f.sentences) == len(rights), not f.vague, len(f.sentences)))
+    best = max(holding, key=lambda f: (not f.vague, len(f.sentences), -f.claim.rank))
     return _sentence(best, list(rights), failing, cases)
 
 
@@ -104,26 +106,36 @@ def _sentence(found: Found, compared: list[int], failing: list[int], cases: list
 
 def _claims(answer: dict, right: dict, case: Case, exercise: Exercise) -> Iterator[tuple[str, Claim]]:
     """What holds in one case, of each entry that is wrong."""
+    names = _wrong_entries(answer, right, case, exercise)
+    answer, right = exercise.shown(answer), exercise.shown(right)
     arguments = arguments_of(case, exercise.reference)
     factors = named_factors(arguments)
-    for name in _wrong_entries(answer, right, case, exercise):
+    for name in names:
         a, r = np.asarray(answer[name]), np.asarray(right[name])
         others = {key: value for key, value in right.items() if key != name and _is_numeric(value)}
         for other, value in others.items():
-            if np.shape(value) == a.shape and not same_value(value, r) and same_value(np.asarray(value), a):
-                yield name, Claim(("exchanged", other), f"`{name}` is what `{other}` should be")
+            if (
+                np.shape(value) == a.shape
+                and np.any(a)
+                and not same_value(value, r)
+                and same_value(np.asarray(value), a)
+            ):
+                yield name, Claim(("exchanged", other), f"`{name}` is what `{other}` should be", 1 if a.size > 1 else 2)
         pair = Pair(name, a, r, factors, arguments, alone=len(right) == 1)
         yield from ((name, claim) for claim in claims(pair))
 
 
 def _wrong_entries(answer: dict, right: dict, case: Case, exercise: Exercise) -> list[str]:
     """The entries that differ, without those that may: put into the right answer alone, they do no harm."""
-    differing = [
-        name
-        for name, value in right.items()
-        if name in answer and _is_numeric(value) and _is_numeric(answer[name]) and not same_value(answer[name], value)
+    a, r = exercise.shown(answer), exercise.shown(right)
+    common = [name for name in r if name in a and _is_numeric(a[name]) and _is_numeric(r[name])]
+    differing = [name for name in common if not same_value(a[name], r[name])] or [
+        name for name in common if not np.array_equal(a[name], r[name])
     ]
-    return [name for name in differing if _is_refused(right | {name: answer[name]}, case, exercise)] or differing
+    harmful = [
+        name for name in differing if name not in answer or _is_refused(right | {name: answer[name]}, case, exercise)
+    ]
+    return harmful or differing
 
 
 def _is_refused(answer: dict, case: Case, exercise: Exercise) -> bool:

@@ -15,6 +15,8 @@ import numpy as np
 
 from labutils.course.differences import Claim
 
+RANK = 5  # among the differences: after those that need no other question
+
 Arguments = dict[str, Any]
 Questions = Iterator[tuple[Claim, Arguments]]
 
@@ -51,7 +53,7 @@ def questions(arguments: Arguments, function: Callable | None = None) -> Questio
 
 def _supposing(words: str, arguments: Arguments, changed: Arguments, name: str = "") -> tuple[Claim, Arguments]:
     key = (name, words) if name else ("supposing", words)
-    return Claim(key, f"this is the right answer for {words}"), arguments | changed
+    return Claim(key, f"this is the right answer for {words}", rank=RANK), arguments | changed
 
 
 def _others(name: str, value: float, arguments: Arguments) -> Iterator[Any]:

@@ -24,6 +24,7 @@ def cases() -> list[Case]:
         return Case(name, (x, q, answers.dequantize_symmetric(q, scale)))
 
     w = trained_weights()
+    constant = np.full(4, 2, dtype=np.float32)
     by_hand = np.array([-1.0, 0.0, 1.0, 2.0], dtype=np.float32)
     return [
         Case("the worked example", (by_hand, np.array([-1, 0, 1, 1], dtype=np.int8), np.clip(by_hand, -1, 1))),
@@ -33,6 +34,9 @@ def cases() -> list[Case]:
         case("values far from zero", w[:8] + np.float32(3), 6),
         case("errors of both signs, the largest negative", np.array([1.0, -0.27, 0.55, 0.1], dtype=np.float32), 3),
         Case("nothing was lost", (by_hand, by_hand.astype(np.int8), by_hand.copy())),
+        Case(
+            "nothing was lost of a constant, whose variance is 0", (constant, constant.astype(np.int8), constant.copy())
+        ),
     ]
 
 
@@ -91,6 +95,9 @@ MISCONCEPTIONS = (
     Misconception("relative error against the standard deviation",
         measuring(relative_error=lambda m: m.mse / np.std(m.x)),
         "The mse is in squared units, the standard deviation is not. Divide by the variance."),
+    Misconception("0 / 0 is NaN where nothing was lost",
+        measuring(relative_error=lambda m: m.mse / np.var(m.x)),
+        "The variance of a constant is 0. The contract: the relative error is 0 wherever the mse is."),
     Misconception("relative error element by element",
         measuring(relative_error=lambda m: np.mean(np.abs(m.e) / (np.abs(m.x) + 1e-8))),
         "Dividing by each value lets those near 0 decide everything. The contract is mse / variance."),

@@ -48,6 +48,14 @@ def quantized_matmul(
     return models.quantized_matmul(a_q, a_scale, b_q, b_scale, a_zp, b_zp)
 
 
+def nearly_cancelling(rng: np.random.Generator) -> tuple:
+    """Codes whose product is 1, the difference of two sums of about 5e8, of which float32 keeps 7 digits."""
+    a, b = rng.integers(200, 256, 32_768), rng.integers(0, 128, 32_768)
+    order = rng.permutation(a.size)
+    codes = np.concatenate([a, a[order], [1]])[None].astype(np.uint8)
+    return codes, 0.5, np.concatenate([b, -b[order], [1]])[:, None].astype(np.int8), 0.25
+
+
 def cases() -> list[Case]:
     rng = np.random.default_rng(5)
 
@@ -85,6 +93,7 @@ def cases() -> list[Case]:
         Case("4096 of the largest codes", (largest, 0.01, largest.T.copy(), 0.01)),
         Case("4096 of the largest codes, with zero points", (high, 0.1, low, 1.0), {"a_zp": 1, "b_zp": 255}),
         Case("sums that are 0", (np.concatenate([row, row[:, ::-1]], axis=1), 0.1, balanced, 0.7)),
+        Case("large sums that nearly cancel", nearly_cancelling(rng)),
         Case("one product", (np.array([[-128]], np.int8), 0.25, np.array([[-128]], np.int8), 0.25)),
         Case("one column by one row", (codes(np.int8, 4, 1), 0.25, codes(np.int8, 1, 3), 0.25), {"a_zp": 2}),
     ]  # fmt: skip

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labutils import models
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import as_number, describe
@@ -81,6 +83,10 @@ def read(value: Any) -> dict:
         raise Wrong(f"it should return a dict, name -> fall of the score, but it returned {describe(result)}")
     named = {str(key): as_number(fall, f"the fall at {key}") for key, fall in result.items()}
     return {"changed": bool(difference(model, name)), **named}
+
+
+def falls(answer: dict) -> dict:
+    return {"falls": np.array([answer[name] for name in sorted(answer) if name != "changed"])}
 
 
 @cache
@@ -215,5 +221,6 @@ EXERCISE = Exercise(
     read=read,
     judge=judge,
     misconceptions=MISCONCEPTIONS,
+    shown=falls,
     run=on_model,
 )

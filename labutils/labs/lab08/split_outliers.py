@@ -74,7 +74,7 @@ def cases() -> list[Case]:
         Case("real activations, (images, height, width, channels)", (pixels,), {"threshold": 3.3}),
         Case("no outliers", (spiked((9, 10), {}, 6),), {"threshold": 6.0}),
         Case("a small threshold, every channel an outlier", (spiked((9, 10), {}, 7),), {"threshold": 1e-3}),
-        Case("one token, one axis", (spiked((20,), {6: 9.0, 7: -8.0}, 8),), {"threshold": 6.0}),
+        Case("one token", (spiked((1, 20), {6: 9.0, 7: -8.0}, 8),), {"threshold": 6.0}),
     ]
 
 

@@ -77,7 +77,13 @@ def read(value: tuple) -> dict:
     new, changed = value
     if changed:
         raise Wrong("it changed the weights that it was given: return new ones, and leave w as it is")
-    return {"w": as_array(new, "the result")}
+    w = as_array(new, "the result")
+    if getattr(new, "requires_grad", False) and not getattr(new, "is_leaf", True):
+        raise Wrong(
+            "the result is still attached to the graph of this step, and the next step would go back through it: end "
+            "with `.detach()`, or update under `torch.no_grad()`"
+        )
+    return {"w": w}
 
 
 def stepped_everywhere(w, x, target, scale, num_bits: int, rate: float) -> np.ndarray:
@@ -190,6 +196,10 @@ MISCONCEPTIONS = (
     Misconception("no gradient is asked for", without_requires_grad,
         "`w` is a plain tensor, for which torch keeps no gradient. Make a copy of it that requires one, and compute "
         "the loss from that copy."),
+    Misconception("the new weights are still attached to the graph",
+        right.but(result=lambda new, gradient, quantize: (new.requires_grad_() * 1.0)),
+        "The new weights remember how they were made. In a loop the second step finds no leaf to take a gradient of, "
+        "or goes back through the first. Detach them."),
     Misconception("the weights are changed in place", in_place,
         "`w -= ...` and `w.copy_` write into the caller's tensor. Make a new one."),
 )  # fmt: skip
