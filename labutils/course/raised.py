@@ -18,7 +18,7 @@ MOST_ARRAYS = 4  # of a line, whose shapes are shown
 
 SHAPE = re.compile(r"\(\d*(?:, ?\d+)*,?\)|\[\d+(?:, ?\d+)*\]|\b\d+x\d+\b")
 DTYPE = re.compile(r"bfloat16|half|float|double|char|byte|int|long|short|bool")
-NUMBER = re.compile(r"[-+]?\b\d+(?:\.\d*)?(?:e[-+]?\d+)?\b")
+NUMBER = re.compile(r"(?<!dimension )[-+]?\b\d+(?:\.\d*)?(?:e[-+]?\d+)?\b")
 
 
 def kind_of(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from labutils.arrays import affine
 from labutils.arrays.inputs import MAX_BITS, Array, code_array, positive_number
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
+from labutils.course.reading import distinct
 from labutils.labs.contract import judge_floats, largest_at, read_floats
 from labutils.labs.lab01 import LESSON
 from labutils.labs.recipes import wrapping
@@ -69,10 +70,8 @@ def judge(answer: dict, case: Case) -> None:
     error = np.abs(x - expected)
     worst = largest_at(error)
     if not error[worst] <= 2.0**-22 * abs(expected[worst]):  # two roundings to float32
-        raise Wrong(
-            f"code {q[worst]} at scale {float(scale):.4g} stands for {expected[worst]:.6g}, "
-            f"but came back as {x[worst]:.6g}"
-        )
+        wanted, found = distinct(expected[worst], x[worst])
+        raise Wrong(f"code {q[worst]} at scale {float(scale):.4g} stands for {wanted}, but came back as {found}")
 
 
 MISCONCEPTIONS = (

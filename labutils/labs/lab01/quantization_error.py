@@ -10,7 +10,7 @@ import numpy as np
 
 from labutils.arrays.metrics import quantization_error
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_number, describe
+from labutils.course.reading import as_number, describe, distinct
 from labutils.labs import answers
 from labutils.labs.contract import trained_weights
 from labutils.labs.lab01 import LESSON
@@ -54,7 +54,8 @@ def judge(answer: dict, case: Case) -> None:
     for name in MEASURES:
         # float32 sums over 8192 values are good to about 1e-5; 1e-3 leaves room for any order of summation.
         if not math.isclose(answer[name], expected[name], rel_tol=1e-3, abs_tol=1e-12):
-            raise Wrong(f"{name} should be {expected[name]:.6g}, but it is {answer[name]:.6g}")
+            wanted, found = distinct(expected[name], answer[name])
+            raise Wrong(f"{name} should be {wanted}, but it is {found}")
 
 
 def measuring(**wrong: Callable) -> Callable:

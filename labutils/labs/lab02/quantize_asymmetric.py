@@ -110,8 +110,8 @@ def judge_zero_point(zero_point: np.generic, steps: float, num_bits: int) -> Non
         raise Wrong(f"zero_point is the code of 0.0, so it should lie in [0, {quant_max}], but it is {zero_point}")
     if abs(zero_point - steps) > 0.5 + float32_noise(quant_max):
         raise Wrong(
-            f"0.0 lies {steps:.4g} steps above the smallest value of the range, so zero_point should be {steps:.0f}, "
-            f"but it is {zero_point}"
+            f"0.0 lies {steps + 0.0:.4g} steps above the smallest value of the range, so zero_point should be "
+            f"{round(steps)}, but it is {zero_point}"
         )
 
 

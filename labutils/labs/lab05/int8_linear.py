@@ -10,7 +10,7 @@ import numpy as np
 
 from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import place
+from labutils.course.reading import distinct, place
 from labutils.labs import answers
 from labutils.labs.lab03.quantize_per_token import quantize_per_token
 from labutils.labs.lab05 import LESSON
@@ -112,9 +112,10 @@ def judge(answer: dict, case: Case) -> None:
     bad = ~(np.abs(y - expected) <= slack)
     if bad.any():
         worst = tuple(np.argwhere(bad)[0])
+        wanted, found = distinct(expected[worst], y[worst], 7)
         raise Wrong(
-            f"result[{place(worst)}] should be {expected[worst]:.7g}, the integer {sums[worst]:.0f} times its two "
-            f"scales{'' if bias is None else ' plus the bias'}, but it is {y[worst]:.7g}"
+            f"result[{place(worst)}] should be {wanted}, the integer {sums[worst]:.0f} times its two "
+            f"scales{'' if bias is None else ' plus the bias'}, but it is {found}"
         )
 
 

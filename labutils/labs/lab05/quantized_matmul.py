@@ -10,7 +10,7 @@ import numpy as np
 from labutils import models
 from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_array, place
+from labutils.course.reading import as_array, distinct, place
 from labutils.labs import answers
 from labutils.labs.lab05 import LESSON
 from labutils.labs.lab05._head import head, pooled
@@ -124,9 +124,10 @@ def judge(answer: dict, case: Case) -> None:
     if (bad := ~(error <= allowed)).any():
         worst = np.unravel_index(np.argmax(np.where(bad, np.nan_to_num(error - allowed, nan=np.inf), 0)), y.shape)
         cancelled = "" if sums[worst] else ": the integers cancel, and floats do not"
+        wanted, found = distinct(expected[worst], y[worst], 9)
         raise Wrong(
-            f"result[{place(worst)}] should be {expected[worst]:.9g}, the integer {sums[worst]} times the scales, "
-            f"but it is {y[worst]:.9g}{cancelled}"
+            f"result[{place(worst)}] should be {wanted}, the integer {sums[worst]} times the scales, "
+            f"but it is {found}{cancelled}"
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from labutils import models
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_number, describe
+from labutils.course.reading import as_number, describe, distinct
 from labutils.labs.lab06 import LESSON
 from labutils.labs.lab06._coarse import coarse
 from labutils.labs.lab06._models import build, difference, inputs, outputs
@@ -107,7 +107,8 @@ def judge(answer: dict, case: Case) -> None:
         raise Wrong(f"`{extra[0]}` is not the name of a linear layer of this model")
     for name, fall in expected.items():
         if not math.isclose(answer[name], fall, rel_tol=1e-3, abs_tol=1e-6):
-            raise Wrong(f"with `{name}` alone quantized the score falls by {fall:.4g}, but you say {answer[name]:.4g}")
+            wanted, found = distinct(fall, answer[name], 4)
+            raise Wrong(f"with `{name}` alone quantized the score falls by {wanted}, but you say {found}")
 
 
 def only(model, convert, name):

@@ -12,7 +12,7 @@ import numpy as np
 from labutils.arrays.inputs import real_array
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_number
+from labutils.course.reading import as_number, distinct
 from labutils.labs.contract import trained_weights
 from labutils.labs.lab10 import LESSON
 from labutils.labs.lab10._grid import limits
@@ -85,7 +85,8 @@ def judge(answer: dict, case: Case) -> None:
     # float32 leaves v with an error of 2^-23 |v|, and the sum may cancel: compare with what was summed.
     tolerance = factor * np.sum(np.abs(each) + np.abs(grad) * Scheme(num_bits).quant_max * 2.0**-10) * 2e-4
     if not abs(got - expected) <= tolerance:
-        raise Wrong(f"the gradient should be {expected:.6g}, but it is {got:.6g}")
+        wanted, found = distinct(expected, got)
+        raise Wrong(f"the gradient should be {wanted}, but it is {found}")
 
 
 @dataclass(frozen=True)

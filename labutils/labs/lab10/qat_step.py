@@ -10,7 +10,7 @@ import numpy as np
 
 from labutils.arrays.inputs import positive_number
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_array, place
+from labutils.course.reading import as_array, distinct, place
 from labutils.labs.lab10 import LESSON
 from labutils.labs.lab10._grid import gradient_masks, limits
 from labutils.labs.lab10.fake_quantize_ste import NO_BRAKE, fake_quantize_ste
@@ -109,9 +109,9 @@ def judge(answer: dict, case: Case) -> None:
         where = np.unravel_index(np.argmax(wrong), wrong.shape)
         wanted = moved[where] if must[where] else w[where]
         beyond = "" if must[where] else " lies beyond the grid and"
+        expected, found = distinct(wanted, new[where])
         raise Wrong(
-            f"w[{place(where)}] = {w[where]:.6g}{beyond} should be {wanted:.6g} after the step, but it is "
-            f"{new[where]:.6g}"
+            f"w[{place(where)}] = {w[where]:.6g}{beyond} should be {expected} after the step, but it is {found}"
         )
 
 

@@ -20,7 +20,7 @@ def floor_division(num_values, num_bits):
     return num_values * num_bits // 8
 
 
-@mistake("storage_bytes")
+@mistake("storage_bytes", "bits taken for bytes")
 def adds_seven_without_dividing(num_values, num_bits):
     return num_values * num_bits + 7 // 8
 

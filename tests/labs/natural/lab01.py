@@ -89,7 +89,7 @@ def always_int8(x, num_bits=8):
     return np.round(x / scale).astype(np.int32).astype(np.int8), scale
 
 
-@mistake("quantize_symmetric", "divides by zero")
+@mistake("quantize_symmetric", "codes left as floats")
 def returns_early_for_zeros(x, num_bits=8):
     if x.sum() == 0:
         return np.zeros_like(x), 1.0
@@ -144,7 +144,7 @@ def product_in_int8(q, scale):
     return (np.round(q * scale)).astype(np.float32)
 
 
-@mistake("dequantize_symmetric")
+@mistake("dequantize_symmetric", "a float64 result where the scale is a Python float")
 def float64_where_the_scale_is_float64(q, scale):
     return q.astype(np.float32) * np.asarray(scale)
 
@@ -190,7 +190,7 @@ def decibels_upside_down_in_amplitudes(original, quantized, dequantized):
     return found | {"sqnr_db": -2 * found["sqnr_db"]}
 
 
-@mistake("quantization_error")
+@mistake("quantization_error", "codes_used counts elements")
 def codes_used_of_the_floats(original, quantized, dequantized):
     return six(original, quantized, dequantized) | {"codes_used": len(np.unique(original))}
 
@@ -215,7 +215,7 @@ def no_guard_for_a_constant(original, quantized, dequantized):
 # quantize_clipped
 
 
-@mistake("quantize_clipped")
+@mistake("quantize_clipped", "values are clipped, but the scale still comes from the tensor")
 def clips_x_and_takes_its_own_maximum(x, clip, num_bits=8):
     x = np.clip(x, -clip, clip)
     scale = np.abs(x).max() / (2 ** (num_bits - 1) - 1) or 1.0
@@ -235,7 +235,7 @@ def clip_over_255(x, clip, num_bits=8):
     return codes(x / scale, num_bits), scale
 
 
-@mistake("quantize_clipped")
+@mistake("quantize_clipped", "no clamp: codes wrap around")
 def clips_at_the_codes_of_eight_bits(x, clip, num_bits=8):
     scale = clip / (2 ** (num_bits - 1) - 1)
     return np.clip(np.round(x / scale), -128, 127).astype(DTYPES[num_bits <= 8]), scale
@@ -259,7 +259,7 @@ def grid(x):
     return np.linspace(0.02, 1, 50) * np.abs(x).max()
 
 
-@mistake("best_clip")
+@mistake("best_clip", "the number of the candidate instead of the threshold")
 def returns_the_index(x, num_bits):
     return int(np.argmin([loss(x, c, num_bits) for c in grid(x)]))
 
@@ -269,12 +269,12 @@ def returns_the_fraction(x, num_bits):
     return float(np.linspace(0.02, 1, 50)[np.argmin([loss(x, c, num_bits) for c in grid(x)])])
 
 
-@mistake("best_clip")
+@mistake("best_clip", "the loss instead of the threshold")
 def returns_the_loss(x, num_bits):
     return float(min(loss(x, c, num_bits) for c in grid(x)))
 
 
-@mistake("best_clip")
+@mistake("best_clip", "the scale instead of the threshold")
 def returns_the_scale(x, num_bits):
     best = grid(x)[np.argmin([loss(x, c, num_bits) for c in grid(x)])]
     return float(best / (2 ** (num_bits - 1) - 1))
@@ -286,12 +286,12 @@ def searches_up_to_the_maximum(x, num_bits):
     return float(clips[np.argmin([loss(x, c, num_bits) for c in clips])])
 
 
-@mistake("best_clip")
+@mistake("best_clip", "the greatest loss instead of the least")
 def greatest_loss(x, num_bits):
     return float(grid(x)[np.argmax([loss(x, c, num_bits) for c in grid(x)])])
 
 
-@mistake("best_clip")
+@mistake("best_clip", "8 bits at every bit width")
 def always_at_8_bits(x, num_bits):
     return float(grid(x)[np.argmin([loss(x, c, 8) for c in grid(x)])])
 

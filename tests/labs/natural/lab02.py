@@ -15,7 +15,7 @@ def on_range(x, low, high, num_bits):
     return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
 
 
-@mistake("quantize_asymmetric")
+@mistake("quantize_asymmetric", "a range from 0 to the maximum")
 def low_is_at_least_zero(x, num_bits=8):
     return on_range(x, max(x.min(), 0), max(x.max(), 0), num_bits)
 
@@ -51,7 +51,7 @@ def zero_point_before_scale(x, num_bits=8):
     return q, zero_point, scale
 
 
-@mistake("quantize_asymmetric", "float")
+@mistake("quantize_asymmetric", "the zero point is not rounded")
 def zero_point_not_rounded(x, num_bits=8):
     low, high = min(x.min(), 0), max(x.max(), 0)
     scale = (high - low) / (2**num_bits - 1) or 1.0
@@ -67,7 +67,7 @@ def zero_point_from_the_top(x, num_bits=8):
     return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
 
 
-@mistake("quantize_asymmetric")
+@mistake("quantize_asymmetric", "zero point in the middle of the codes")
 def always_128(x, num_bits=8):
     low, high = min(x.min(), 0), max(x.max(), 0)
     scale = (high - low) / (2**num_bits - 1) or 1.0
@@ -97,7 +97,7 @@ def zero_point_added(q, scale, zero_point):
     return (q.astype(np.float32) + zero_point) * np.float32(scale)
 
 
-@mistake("dequantize_asymmetric")
+@mistake("dequantize_asymmetric", "the codes are read as signed")
 def through_int8(q, scale, zero_point):
     return (q.astype(np.int8).astype(np.float32) - zero_point).astype(np.float32) * np.float32(scale)
 
@@ -114,7 +114,7 @@ def range_as_it_is(x, low, high, num_bits=8):
     return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
 
 
-@mistake("quantize_in_range")
+@mistake("quantize_in_range", "zero point in the middle of the codes")
 def symmetric_about_the_middle(x, low, high, num_bits=8):
     low, high = min(low, 0), max(high, 0)
     scale = (high - low) / (2**num_bits - 1)

@@ -30,7 +30,7 @@ def scales_keep_their_axes(x, axis, num_bits=8):
     return per_channel(x, axis, num_bits)
 
 
-@mistake("quantize_per_channel", "broadcast|last axis|line up|shape")
+@mistake("quantize_per_channel", "scales spread along the wrong axis")
 def scales_of_shape_c_divide(x, axis, num_bits=8):
     q_max = 2 ** (num_bits - 1) - 1
     axes = tuple(i for i in range(x.ndim) if i != axis)
@@ -81,7 +81,7 @@ def scales_along_the_first_axis(q, scales, axis):
     return q.astype(np.float32) * scales.reshape(-1, *[1] * (q.ndim - 1))
 
 
-@mistake("dequantize_per_channel")
+@mistake("dequantize_per_channel", "the loop ends one channel early")
 def loop_that_forgets_the_last_channel(q, scales, axis):
     x = np.moveaxis(q, axis, 0).astype(np.float32)
     for i in range(len(scales) - 1):
@@ -105,7 +105,7 @@ def bits_left_out(x, num_bits=8):
     return reference_comparison(x)
 
 
-@mistake("compare_quantization_methods")
+@mistake("compare_quantization_methods", "channels along the last axis")
 def measures_the_transposed(x, num_bits=8):
     return reference_comparison(x.T, num_bits)
 
@@ -130,7 +130,7 @@ def scales_without_their_axis(x, num_bits=8):
     return np.round(x / scales[..., None]).astype(np.int8), scales
 
 
-@mistake("quantize_per_token", "one scale|whole|batch")
+@mistake("quantize_per_token", "a scale for each sequence")
 def one_scale_a_sequence(x, num_bits=8):
     q_max = 2 ** (num_bits - 1) - 1
     scales = np.abs(x).max(axis=(-1, -2), keepdims=True) / q_max

@@ -97,7 +97,7 @@ def not_cut(q, scales, group_size):
     return q.astype(np.float32) * np.repeat(scales, group_size, axis=-1)
 
 
-@mistake("dequantize_group")
+@mistake("dequantize_group", "the group size computed from the number of groups")
 def index_of_the_next_group(q, scales, group_size):
     index = np.minimum((np.arange(q.shape[-1]) + 1) // group_size, scales.shape[-1] - 1)
     return q.astype(np.float32) * scales[..., index]
@@ -125,7 +125,7 @@ def high_nibble_first(q):
     return (u[..., ::2] << 4) | (u[..., 1::2] & 15)
 
 
-@mistake("pack_int4")
+@mistake("pack_int4", "the shift is one short")
 def shifted_by_three(q):
     u = even(q)
     return (u[..., ::2] & 15) | ((u[..., 1::2] & 15) << 3)
@@ -163,13 +163,13 @@ def seven_is_negative_too(packed, length):
     return np.where(q >= 7, q - 16, q).astype(np.int8)
 
 
-@mistake("pack_int3", "order|big|first")
+@mistake("pack_int3", "each code reversed")
 def highest_bit_first(q):
     bits = (q[..., None] >> np.arange(2, -1, -1)) & 1
     return np.packbits(bits.reshape(*q.shape[:-1], -1).astype(np.uint8), axis=-1, bitorder="little")
 
 
-@mistake("pack_int3", "order|big|end")
+@mistake("pack_int3", "low bits first in bytes filled from their highest bit")
 def packbits_by_default(q):
     bits = (q[..., None] >> np.arange(3)) & 1
     return np.packbits(bits.reshape(*q.shape[:-1], -1).astype(np.uint8), axis=-1)
@@ -186,16 +186,16 @@ def zero_point_forgotten(num_bits, group_size, scale_bits=16, zero_point_bits=0)
     return num_bits + scale_bits / group_size
 
 
-@mistake("bits_per_weight")
+@mistake("bits_per_weight", "a whole number of bits")
 def floor_division(num_bits, group_size, scale_bits=16, zero_point_bits=0):
     return num_bits + (scale_bits + zero_point_bits) // group_size
 
 
-@mistake("bits_per_weight")
+@mistake("bits_per_weight", "a zero point for each weight")
 def zero_point_not_shared(num_bits, group_size, scale_bits=16, zero_point_bits=0):
     return num_bits + scale_bits / group_size + zero_point_bits
 
 
-@mistake("bits_per_weight")
+@mistake("bits_per_weight", "the bits of a group instead of a weight")
 def whole_group(num_bits, group_size, scale_bits=16, zero_point_bits=0):
     return num_bits * group_size + scale_bits + zero_point_bits

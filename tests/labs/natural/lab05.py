@@ -30,7 +30,7 @@ def scale_of_b_forgotten(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
     return ((a_q.astype(np.int64) - a_zp) @ (b_q.astype(np.int64) - b_zp)) * a_scale
 
 
-@mistake("quantized_matmul")
+@mistake("quantized_matmul", "the scales are added")
 def scales_added(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
     return ((a_q.astype(np.int64) - a_zp) @ (b_q.astype(np.int64) - b_zp)) * (a_scale + b_scale)
 
@@ -42,12 +42,12 @@ def fourth_term_forgotten(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
     return sums * (a_scale * b_scale)
 
 
-@mistake("quantized_matmul")
+@mistake("quantized_matmul", "the zero points changed places")
 def zero_points_exchanged(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
     return ((a_q.astype(np.int64) - b_zp) @ (b_q.astype(np.int64) - a_zp)) * (a_scale * b_scale)
 
 
-@mistake("quantized_matmul")
+@mistake("quantized_matmul", "b is transposed")
 def transposes_b(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
     return ((a_q.astype(np.int64) - a_zp) @ (b_q.astype(np.int64) - b_zp).T) * (a_scale * b_scale)
 
@@ -99,7 +99,7 @@ def bias_forgotten(x, w_q, w_scale, bias=None):
     return q @ w_q.float().t() * scale * w_scale
 
 
-@mistake("int8_linear")
+@mistake("int8_linear", "the weight is not transposed")
 def weight_not_transposed(x, w_q, w_scale, bias=None):
     q, scale = rows(x)
     y = q @ w_q.float() * scale * w_scale
@@ -152,7 +152,7 @@ def layer_with_scales_of_columns(linear_):
     return layer(linear, lambda w: guarded(w.abs().amax(0, keepdim=True) / 127)).from_float(linear_)
 
 
-@mistake("QuantizedLinear")
+@mistake("QuantizedLinear", "scales rounded to 16 bits")
 def layer_of_half_scales(linear_):
     return layer(linear, lambda w: guarded((w.abs().amax(1, keepdim=True) / 127).bfloat16().float())).from_float(
         linear_

@@ -70,7 +70,7 @@ def number_of_elements(model):
     return sum(t.numel() for t in (*model.parameters(), *model.buffers()))
 
 
-@mistake("model_bytes")
+@mistake("model_bytes", "kilobytes or megabytes")
 def megabytes_of_2_to_the_20(model):
     return sum(t.nbytes for t in (*model.parameters(), *model.buffers())) / 2**20
 
@@ -95,7 +95,7 @@ def percentages(logits, quantized_logits, labels):
     }
 
 
-@mistake("compare_predictions", "exchanged")
+@mistake("compare_predictions", "float and quantized swapped")
 def accuracies_exchanged(logits, quantized_logits, labels):
     a, b = logits.argmax(1), quantized_logits.argmax(1)
     return {
@@ -186,7 +186,7 @@ def greedy_by_gain(sensitivity, budget, num_weights):
         bits[name] = wide
 
 
-@mistake("allocate_bits", "average|ignored|sum")
+@mistake("allocate_bits", "the fewest bits everywhere")
 def budget_as_a_sum_of_bits(sensitivity, budget, num_weights):
     best, least = fewest(sensitivity, num_weights), float("inf")
     if min(sensitivity) > budget:
@@ -212,7 +212,7 @@ def mean_over_layers(sensitivity, budget, num_weights):
     return best
 
 
-@mistake("allocate_bits")
+@mistake("allocate_bits", "the least sensitive layers get the bits")
 def maximizes(sensitivity, budget, num_weights):
     best, most = None, -float("inf")
     total = sum(num_weights.values())

@@ -5,7 +5,7 @@ import numpy as np
 from tests.labs.natural import mistake
 
 
-@mistake("percentile_range", "symmetric|whole rest")
+@mistake("percentile_range", "the percentile of x instead of \\|x\\|")
 def percentile_of_x(x, percentile=99.9, symmetric=True):
     if symmetric:
         t = float(np.percentile(x, percentile))
@@ -34,7 +34,7 @@ def symmetric_always(x, percentile=99.9, symmetric=True):
     return -t, t
 
 
-@mistake("percentile_range")
+@mistake("percentile_range", "a range from zero")
 def low_stays_positive(x, percentile=99.9, symmetric=True):
     if symmetric:
         return 0.0, float(np.percentile(np.abs(x), percentile))

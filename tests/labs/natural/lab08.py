@@ -8,7 +8,7 @@ from torch import nn
 from tests.labs.natural import mistake
 
 
-@mistake("smooth_scales", "exchanged|upside|swapped|weights")
+@mistake("smooth_scales", "alpha on the wrong side")
 def alpha_on_the_weights(activation_max, weight, alpha=0.5):
     s = activation_max ** (1 - alpha) / weight.abs().amax(0) ** alpha
     return torch.where(torch.isfinite(s) & (s > 0), s, torch.ones_like(s))
@@ -79,7 +79,7 @@ def in_place(linear, scales):
     return nn.Sequential(Divide(scales), linear)
 
 
-@mistake("smooth_linear")
+@mistake("smooth_linear", "the input is not divided")
 def forgets_the_division(linear, scales):
     made = copy.deepcopy(linear)
     made.weight = nn.Parameter(linear.weight.detach() * scales)
@@ -152,7 +152,7 @@ def from_the_threshold_on(x, threshold=6.0):
     return x.masked_fill(mask, 0), x.masked_fill(~mask, 0)
 
 
-@mistake("split_outliers")
+@mistake("split_outliers", "channels removed instead of set to zero")
 def channels_dropped(x, threshold=6.0):
     mask = x.abs().reshape(-1, x.shape[-1]).amax(0) > threshold
     return x[..., ~mask], x[..., mask]

@@ -15,7 +15,7 @@ def straight(x, y):
     return x + (y - x).detach()
 
 
-@mistake("fake_quantize_ste", "clamp|brake|beyond")
+@mistake("fake_quantize_ste", "gradient outside the clip")
 def gradient_everywhere(x, scale, num_bits=8):
     low, high = limits(num_bits)
     return straight(x, (x / scale).round().clamp(low, high) * scale)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from labutils.course.constants import arguments_of
 from labutils.course.exercise import Case
+from labutils.course.relations.constants import arguments_of
 
 # Special arrays, in which alone a mistake may show: (what one is, what the others are).
 SPECIAL: dict[tuple[str, str], Callable[[np.ndarray], bool]] = {

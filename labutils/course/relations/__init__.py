@@ -16,13 +16,14 @@ import numpy as np
 
 from labutils.course import guard
 from labutils.course.attempt import Attempt, attempt
-from labutils.course.circumstances import where_it_is_right
 from labutils.course.comparison import same_answer, same_value
-from labutils.course.constants import arguments_of, named_factors
-from labutils.course.differences import Claim, Pair, claims
 from labutils.course.exercise import Case, Exercise, Wrong
 from labutils.course.reading import brief
-from labutils.course.supposed import questions
+from labutils.course.relations.circumstances import where_it_is_right
+from labutils.course.relations.constants import arguments_of, named_factors
+from labutils.course.relations.differences import claims
+from labutils.course.relations.pair import Claim, Pair
+from labutils.course.relations.supposed import questions
 
 TIME = 1.0  # seconds for asking other questions; the reference of some exercises trains or searches
 MOST_CASES = 12  # in which an answer is compared

@@ -55,7 +55,8 @@ def named_factors(arguments: dict[str, Any]) -> dict[str, tuple[float, str]]:
                 formula = f"{_in_brackets(above)} / {_in_brackets(below)}"
                 found.setdefault(formula, (values[above] / values[below], f"{values[above]:g}/{values[below]:g}"))
         for name, value in values.items():
-            found |= {name: (float(value), str(value)), f"1 / {_in_brackets(name)}": (1 / value, f"1/{value}")}
+            if value:
+                found |= {name: (float(value), f"{value:g}"), f"1 / {_in_brackets(name)}": (1 / value, f"1/{value:g}")}
     for name, value in _sizes(arguments):
         if value > 1:
             found |= {

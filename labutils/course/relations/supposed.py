@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from labutils.course.differences import Claim
+from labutils.course.relations.pair import Claim
 
 RANK = 5  # among the differences: after those that need no other question
 
