@@ -48,7 +48,7 @@ IS_LAB = re.compile(r"labutils\.labs\.lab\d\d").match
 def loaded_by(statements):
     """The modules that statements load in a fresh interpreter."""
     script = f"{statements}\nimport sys\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True)
     return set(done.stdout.split())
 
 

@@ -1,4 +1,4 @@
-"""Numbers, arrays and what quantization does to them: NumPy and torch alike, no network, no notebook."""
+"""Quantization of single arrays, NumPy or torch: schemes, quantizers, packing, metrics, theory, calibration."""
 
 import pkgutil
 

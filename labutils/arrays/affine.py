@@ -1,8 +1,8 @@
-"""x is about scale * (q - zero_point): choosing the scale, going to integer codes, and coming back.
+"""Affine quantization, x ~ scale * (q - zero_point): choosing scale and zero point, quantizing, dequantizing.
 
 The map is equation 1 of Jacob et al. 2018 (arXiv:1712.05877). One implementation serves NumPy arrays and torch tensors
-on any device, through array-api-compat. It works tile by tile (see `layout.TILE`), which bounds the memory needed
-beside the result to a megabyte and spares most of the traffic to main memory.
+on any device, through array-api-compat. It works tile by tile (see `layout.TILE`): the memory needed beside the result
+stays below a megabyte, and most intermediates never leave the processor's cache.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ QParams = tuple[Array, "Array | int"]  # (scale, zero_point)
 
 @dataclass(frozen=True, eq=False)
 class QuantizedArray:
-    """Codes with all that is needed to read them.
+    """Codes, and everything needed to dequantize them.
 
     codes       integers in the shape of the original, dtype `scheme.code_dtype`
-    scale       float array in the shape that the granularity says, positive and finite
+    scale       float array, positive and finite; the granularity determines its shape
     zero_point  the int 0 when symmetric, else an int32 array in the shape of `scale`
-    scheme      how the codes were made
-    dtype       the dtype to reconstruct
+    scheme      the scheme with which the codes were made
+    dtype       of the original; `dequantize` returns it
     """
 
     codes: Array
@@ -48,9 +48,9 @@ class QuantizedArray:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held: codes in their dtype (a 4-bit code takes a byte until it is packed), scales, zero points."""
-        held = [self.codes, self.scale] if self.scheme.symmetric else [self.codes, self.scale, self.zero_point]
-        return sum(array.nbytes for array in held)
+        """Bytes of the codes in their dtype (a 4-bit code takes a byte until it is packed), scales and zero points."""
+        arrays = [self.codes, self.scale] if self.scheme.symmetric else [self.codes, self.scale, self.zero_point]
+        return sum(array.nbytes for array in arrays)
 
 
 def choose_qparams(x: Array, scheme: Scheme = Scheme()) -> QParams:
@@ -63,14 +63,14 @@ def choose_qparams(x: Array, scheme: Scheme = Scheme()) -> QParams:
     asymmetric:  the range is first widened to include 0, so that 0.0 is exact and the zero point fits its codes;
                  scale = clip * (max - min) / (2^b - 1), zero_point = round(-clip * min / scale) as int32
 
-    `scale` is float32 (float64 for float64 input), in the shape that the granularity says; a slice that is all zero
-    gets scale 1. There is no floor: tiny values keep their relative precision. TypeError for what is not a NumPy or
-    torch array of real floats; ValueError for an empty one, NaN or Inf, or an axis that is not there.
+    `scale` is float32 (float64 for float64 input); the granularity determines its shape. A slice that is all zero gets
+    scale 1. There is no floor: tiny values keep their relative precision. TypeError unless `x` is a NumPy or torch
+    array of real floats; ValueError for an empty array, for NaN or Inf, and for an axis that is not there.
     """
     xp, x = real_array(x)
     layout = _layout(x, scheme)
     low, high = _range(xp, x, layout)
-    if not bool(xp.all(xp.isfinite(low) & xp.isfinite(high))):  # NaN and Inf show there: x need not be read again
+    if not bool(xp.all(xp.isfinite(low) & xp.isfinite(high))):  # NaN and Inf show here: x is not read again
         require_finite(xp, x)
     scale, zero_point = _qparams(xp, low, high, scheme)
     scale = xp.reshape(scale, layout.scale_shape)
@@ -84,9 +84,9 @@ def qparams_of_range(low: float, high: float, scheme: Scheme, like: Array) -> QP
     >>> qparams_of_range(0, 2.55, Scheme(symmetric=False), like=x)
     (array(0.01, dtype=float32), array(0, dtype=int32))
 
-    As `choose_qparams` of a tensor that reaches from `low` to `high`; `like` says the library, the device and the
-    precision. This is how a range that calibration has found gets to `quantize`. [0, 0] gets scale 1, as a slice of
-    zeros does. ValueError where low > high, or for ends that the dtype of the scale cannot hold.
+    The same as `choose_qparams` of a tensor that reaches from `low` to `high`; `like` determines library, device and
+    precision. It turns a range found by `calibration` into the `qparams` of `quantize`. [0, 0] gets scale 1, as a slice
+    of zeros does. ValueError where low > high, or where the dtype of the scale cannot hold the ends.
     """
     xp, like = real_array(like, "like")
     low, high = real_number(low, "low"), real_number(high, "high")
@@ -95,8 +95,8 @@ def qparams_of_range(low: float, high: float, scheme: Scheme, like: Array) -> QP
     if max(abs(low), abs(high)) > largest:
         raise ValueError(f"low and high must lie within {largest:g} of 0, got [{low:g}, {high:g}]")
     ends = xp.asarray([low, high], dtype=dtype, device=array_api_compat.device(like))
-    lost = not low == high == 0 and not bool(xp.any(ends != 0))
-    if low > high or lost:
+    underflowed = not low == high == 0 and not bool(xp.any(ends != 0))
+    if low > high or underflowed:
         raise ValueError(f"the range must reach from low up to high, and be more than 0, got [{low:g}, {high:g}]")
     return choose_qparams(ends, replace(scheme, granularity=PerTensor()))
 
@@ -107,8 +107,8 @@ def quantize(x: Array, scheme: Scheme = Scheme(), qparams: QParams | None = None
     >>> quantize(np.array([-1.0, 0.5, 2.54], dtype=np.float32)).codes
     array([-50,  25, 127], dtype=int8)
 
-    `qparams` is what `choose_qparams` returned, for `x` or for other data that stands for it; by default it is chosen
-    from `x`. |x - dequantize(q)| <= scale / 2 wherever nothing was clamped. Errors as in `choose_qparams`, and
+    `qparams` is the result of `choose_qparams` for `x` or for calibration data; by default it is chosen from `x`.
+    |x - dequantize(q)| <= scale / 2 wherever nothing was clamped. Errors as in `choose_qparams`, and
     ValueError for a scale that is not positive, a zero point that is not a code, or another shape.
     """
     xp, x = real_array(x)
@@ -118,9 +118,12 @@ def quantize(x: Array, scheme: Scheme = Scheme(), qparams: QParams | None = None
     source = layout.view(xp, x)
     codes = xp.empty(layout.rgk, dtype=getattr(xp, scheme.code_dtype), device=array_api_compat.device(x))
     for tile, shared in layout.tiles(_on_cpu(x)):
+        zero = None if zeros is None else zeros[shared]
         with np.errstate(over="ignore"):  # x / scale beyond the largest float saturates like any other
-            steps = xp.astype(source[tile], scale.dtype, copy=False) / scales[shared]
-        codes[tile] = scheme.grid.to_codes(xp, steps, None if zeros is None else zeros[shared])
+            # The quotient has no name here: its memory is free for reuse as soon as it has been rounded.
+            codes[tile] = scheme.grid.to_codes(
+                xp, xp.astype(source[tile], scale.dtype, copy=False) / scales[shared], zero
+            )
     return QuantizedArray(layout.unview(xp, codes), scale, zero_point, scheme, x.dtype)
 
 
@@ -140,21 +143,21 @@ def dequantize(quantized: QuantizedArray) -> Array:
     values = xp.empty(layout.rgk, dtype=quantized.dtype, device=array_api_compat.device(codes))
     # The outermost code may lie up to half a step beyond the largest float: it saturates there.
     largest = float(xp.finfo(quantized.dtype).max) * (1 - 2 * float(xp.finfo(scale.dtype).eps))
-    harmless = largest / (2 * scheme.grid.peak)  # no code times such a scale is beyond it, with room for rounding
-    saturates = float(xp.max(scale)) > harmless
-    if saturates:  # array by array: torch makes number / array a product with 1 / array, which is subnormal here
-        most = xp.full_like(scales, largest) / xp.maximum(scales, xp.full_like(scales, harmless))
+    safe_scale = largest / (2 * scheme.grid.peak)  # no code times this scale exceeds it, with room for rounding
+    saturates = float(xp.max(scale)) > safe_scale
+    if saturates:  # array / array: torch computes number / array as number * (1 / array), which is subnormal here
+        limit = xp.full_like(scales, largest) / xp.maximum(scales, xp.full_like(scales, safe_scale))
     for tile, shared in layout.tiles(_on_cpu(codes)):
         steps = scheme.grid.to_steps(xp, source[tile], scale.dtype, None if zeros is None else zeros[shared])
         if saturates:
-            steps = xp.clip(steps, -most[shared], most[shared])
+            steps = xp.clip(steps, -limit[shared], limit[shared])
         steps *= scales[shared]
         values[tile] = xp.astype(steps, values.dtype, copy=False)
     return layout.unview(xp, values)
 
 
 def fake_quantize(x: Array, scheme: Scheme = Scheme(), qparams: QParams | None = None) -> Array:
-    """Quantize and reconstruct in one call: floats in, the nearest floats on the grid out. Nothing gets smaller.
+    """Quantize and dequantize in one call: floats in, the nearest floats on the grid out. It saves no memory.
 
     >>> fake_quantize(np.array([-1.0, 0.5, 2.54], dtype=np.float32), Scheme(num_bits=3))
     array([-0.84666663,  0.84666663,  2.54      ], dtype=float32)
@@ -188,7 +191,7 @@ def _range(xp: Any, x: Array, layout: Layout) -> tuple[Array, Array]:
 
 def _qparams(xp: Any, low: Array, high: Array, scheme: Scheme) -> QParams:
     """Scale and zero point for the range [low, high], which includes 0, times `scheme.clip`."""
-    silent = (low == 0) & (high == 0)
+    all_zero = (low == 0) & (high == 0)
     low, high = low * scheme.clip, high * scheme.clip
     span = scheme.grid.span
     # Divided before it is subtracted: high - low overflows for values near the largest float.
@@ -197,12 +200,12 @@ def _qparams(xp: Any, low: Array, high: Array, scheme: Scheme) -> QParams:
     info = xp.finfo(scale.dtype)
     smallest = float(info.smallest_normal) * float(info.eps)
     scale = xp.where(scale < info.smallest_normal, scale + smallest, scale)
-    scale = xp.where(silent, xp.ones_like(scale), scale)
+    scale = xp.where(all_zero, xp.ones_like(scale), scale)
     return scale, xp.astype(xp.round(-low / scale), xp.int32)
 
 
 def _checked_qparams(xp: Any, x: Array, scheme: Scheme, scale: Array, zero_point: Array | int) -> QParams:
-    """`scale` in the working dtype and `zero_point` as int32, for an `x` whose range was not looked at."""
+    """Check the caller's parameters for `x`; return `scale` in the working dtype and `zero_point` as int32."""
     require_finite(xp, x)
     _, scale = real_array(scale, "scale")
     require_one_library(scale=scale, x=x)
@@ -223,7 +226,7 @@ def _checked_qparams(xp: Any, x: Array, scheme: Scheme, scale: Array, zero_point
 
 
 def _columns(xp: Any, layout: Layout, scale: Array, zero_point: Array | int, scheme: Scheme) -> tuple[Array, Any]:
-    """Scales and zero points to broadcast over the view; None for the zero points of a symmetric scheme."""
+    """Scales and zero points in a shape that broadcasts over the view; no zero points (None) where symmetric."""
     scales = layout.column(xp, scale, "scale")
     if scheme.symmetric:
         return scales, None

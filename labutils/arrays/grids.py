@@ -7,6 +7,7 @@ is a new subclass here, and nothing else changes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,17 +71,17 @@ class Integers(Grid):
         object.__setattr__(self, "num_bits", bit_width(self.num_bits))
         true_or_false(self.symmetric, "symmetric")
 
-    @property
+    @cached_property  # asked for with every tile
     def quant_min(self) -> int:
         """-2^(b-1) when symmetric, else 0."""
         return -(2 ** (self.num_bits - 1)) if self.symmetric else 0
 
-    @property
+    @cached_property
     def quant_max(self) -> int:
         """2^(b-1) - 1 when symmetric, else 2^b - 1."""
         return self.quant_min + 2**self.num_bits - 1
 
-    @property
+    @cached_property
     def code_dtype(self) -> str:
         """The smallest integer dtype that holds a code: int8, uint8, int16 or uint16."""
         return f"{'' if self.symmetric else 'u'}int{8 if self.num_bits <= 8 else 16}"
@@ -103,10 +104,10 @@ class Integers(Grid):
         >>> Integers(4).to_codes(np, np.array([-9.7, -1.2, 2.5, 3.5]))
         array([-8, -1,  2,  4], dtype=int8)
         """
-        codes = xp.round(steps)
+        steps = xp.round(steps)
         if zero_point is not None:
-            codes += zero_point
-        return xp.astype(xp.clip(codes, self.quant_min, self.quant_max), getattr(xp, self.code_dtype))
+            steps += zero_point
+        return xp.astype(xp.clip(steps, self.quant_min, self.quant_max), getattr(xp, self.code_dtype))
 
     def to_steps(self, xp: Any, codes: Array, dtype: Any, zero_point: Array | None = None) -> Array:
         """codes - zero_point."""

@@ -1,8 +1,8 @@
 """Which elements share a scale: every granularity seen as one shape (R, G, K).
 
 The K elements of one row r and one group g share a scale. Per tensor is (1, 1, n). Per axis is (before, channels,
-after), and all rows share the scales of the channels. Per group is (rows, groups, group_size). Written once here, so
-that choosing, quantizing and reconstructing need not know the granularities.
+after), and all rows share the scales of the channels. Per group is (rows, groups, group_size). With this view,
+`affine` needs no code for single granularities.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import array_api_compat
 from labutils.arrays.inputs import Array
 from labutils.arrays.scheme import Granularity, PerAxis, PerTensor
 
-TILE = 2**16  # elements: 256 KB of float32, so that a tile and its intermediates stay in the processor's cache
+TILE = 2**16  # elements: 256 KB of float32, a tile and its intermediates fit the processor's cache
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Layout:
     def tiles(self, on_cpu: bool = True) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
         """Slices that cut the view into pieces of at most TILE elements, each with the slices of its scales.
 
-        On an accelerator there is one piece: it wants few large launches, not a warm cache.
+        On an accelerator there is one piece: few large kernel launches are fastest there.
         """
         rows, groups, size = self.rgk
         budget = TILE if on_cpu else math.prod(self.rgk)

@@ -26,17 +26,17 @@ def quantization_error(original: Array, quantized: Array, dequantized: Array) ->
 
     The three arrays have one shape; sums are taken in float64. TypeError or ValueError for anything else.
     """
-    xp, original, dequantized, unit = _pair(original, dequantized)
+    xp, original, dequantized, unit = _checked_pair(original, dequantized)
     count = math.prod(original.shape)
     total = power = squares = absolutes = largest = spread = 0.0
     first = float(original[0]) / unit  # the variance is taken about it: for a constant it is exactly 0
-    for x, e in _pieces(xp, original, dequantized, unit):
+    for x, e in _tiles(xp, original, dequantized, unit):
         total += float(xp.sum(x - first))
         power += float(xp.sum(x * x))
         squares += float(xp.sum(e * e))
         absolutes += float(xp.sum(xp.abs(e)))
         largest = max(largest, float(xp.max(xp.abs(e))))
-    for x, _ in _pieces(xp, original, dequantized, unit):
+    for x, _ in _tiles(xp, original, dequantized, unit):
         spread += float(xp.sum((x - first - total / count) ** 2))
     return {
         "mse": squares / count * unit * unit,
@@ -56,18 +56,18 @@ def sqnr_db(original: Array, dequantized: Array) -> float:
 
     inf where nothing was lost. TypeError or ValueError as in `quantization_error`.
     """
-    xp, original, dequantized, unit = _pair(original, dequantized)
+    xp, original, dequantized, unit = _checked_pair(original, dequantized)
     power = squares = 0.0
-    for x, e in _pieces(xp, original, dequantized, unit):
+    for x, e in _tiles(xp, original, dequantized, unit):
         power += float(xp.sum(x * x))
         squares += float(xp.sum(e * e))
     return _decibels(power, squares)
 
 
-def _pair(original: Array, dequantized: Array) -> tuple[Any, Array, Array, float]:
-    """The two arrays, flat and checked, and the power of two that brings them to about 1.
+def _checked_pair(original: Array, dequantized: Array) -> tuple[Any, Array, Array, float]:
+    """The namespace, the two arrays checked and flattened, and the power of two next to their largest magnitude.
 
-    Without the unit, squares of values near 1e-200 would vanish and those of 1e200 overflow.
+    In this unit values are at most 1: otherwise squares of 1e-200 would underflow and those of 1e200 overflow.
     """
     xp, original = real_array(original, "original")
     _, dequantized = real_array(dequantized, "dequantized")
@@ -82,8 +82,8 @@ def _pair(original: Array, dequantized: Array) -> tuple[Any, Array, Array, float
     return xp, xp.reshape(original, (-1,)), xp.reshape(dequantized, (-1,)), unit
 
 
-def _pieces(xp: Any, original: Array, dequantized: Array, unit: float) -> Iterator[tuple[Array, Array]]:
-    """(x / unit, e / unit) in float64, a cacheful at a time."""
+def _tiles(xp: Any, original: Array, dequantized: Array, unit: float) -> Iterator[tuple[Array, Array]]:
+    """(x / unit, e / unit) in float64, tile by tile."""
     for start in range(0, original.shape[0], TILE):
         x = xp.astype(original[start : start + TILE], xp.float64) / unit
         yield x, x - xp.astype(dequantized[start : start + TILE], xp.float64) / unit
@@ -101,6 +101,6 @@ def _codes_used(quantized: Array, shape: tuple[int, ...]) -> int:
         raise ValueError(f"quantized must have as many elements as original, {math.prod(shape)}, got {quantized.shape}")
     codes = xp.astype(xp.reshape(quantized, (-1,)), xp.int64)
     least, most = int(xp.min(codes)), int(xp.max(codes))
-    if most - least > 2**16:  # wider than any code of the course: a table of counts would not be cheap
+    if most - least > 2**16:  # wider than any code of the course: a table of counts would be large
         return int(xp.unique_values(codes).shape[0])
     return int(xp.sum(xp.bincount(codes - least) > 0))

@@ -1,12 +1,12 @@
-"""Codes of 2 to 8 bits in real bytes: no bit of memory between them.
+"""Packing codes of 2 to 8 bits into bytes, with no unused bits between them.
 
 Along the last axis, the codes of a row form one stream of bits: code i takes the bits from i * num_bits on, its lowest
-first, and bit j of the stream is bit j % 8 of byte j // 8. At 4 bits that is the low nibble first. A row ends with a
-whole byte, filled up with zeros. Negative codes are kept in two's complement.
+first, and bit j of the stream is bit j % 8 of byte j // 8: at 4 bits, the low nibble comes first. The last byte of a
+row is filled up with zeros. Negative codes are stored in two's complement.
 
-There are no loops over codes. Eight codes (or 2, or 4: as many as end on a byte) that lie a byte each are read as one
-wide integer, and folded: neighbours move together, then pairs, then fours. Unpacking unfolds. NumPy and torch share
-the code; it works tile by tile, so that a fold never leaves the processor's cache.
+There are no loops over codes. Eight codes of a byte each (or 2, or 4: as many as end on a byte) are read as one wide
+integer and folded: neighbouring codes are shifted together, then pairs, then fours. Unpacking reverses this. NumPy and
+torch share the code; it works tile by tile, so that the intermediates stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from labutils.arrays.inputs import Array, bit_width, code_array, true_or_false, whole_number
 
 MAX_BITS = 8
-TILE = 2**18  # codes: 256 KB, and as much again for what is made of them on the way
+TILE = 2**18  # codes: 256 KB, and as much again for intermediates
 
 
 def pack(q: Array, num_bits: int) -> Array:
@@ -33,13 +33,13 @@ def pack(q: Array, num_bits: int) -> Array:
     3
 
     A signed dtype holds codes from -2^(b-1) to 2^(b-1) - 1, an unsigned one from 0 to 2^b - 1; b = `num_bits` from 2 to
-    8. ValueError for a code outside: nothing wraps. TypeError for what is not an array of integers. The memory needed
+    8. ValueError for a code outside: nothing wraps. TypeError unless `q` is an array of integers. The memory needed
     beside the result is less than 2 MB, whatever the size of `q` (and a copy of `q` where it has more than two axes
     and is not contiguous).
     """
     bits = _packable_width(num_bits)
-    home, q = code_array(q)
-    xp, q = _light(home, q)
+    library, q = code_array(q)
+    xp, q = _as_numpy_on_cpu(library, q)
     if not q.shape:
         raise ValueError("q needs at least one axis to be packed along, got an array of shape ()")
     signed = xp.isdtype(q.dtype, "signed integer")
@@ -57,7 +57,7 @@ def pack(q: Array, num_bits: int) -> Array:
             words = words & mask  # a new array: the first words may lie in q
             words |= second
         _store(packed[row, _bytes(column, bits)], words, _codes_per_block(bits) * bits // 8)
-    return home.asarray(xp.reshape(packed, (*outer, packed.shape[1])))
+    return library.asarray(xp.reshape(packed, (*outer, packed.shape[1])))
 
 
 def unpack(packed: Array, num_bits: int, length: int, signed: bool = True) -> Array:
@@ -67,12 +67,12 @@ def unpack(packed: Array, num_bits: int, length: int, signed: bool = True) -> Ar
     array([ 1, -2,  7], dtype=int8)
 
     TypeError for bytes that are not uint8. ValueError where the last axis does not have the bytes of `length` codes, or
-    where the bits that fill up the last byte are not 0: then a code would be lost. Memory as in `pack`.
+    where the filling bits of the last byte are not 0: a code would be lost. Memory as in `pack`.
     """
     bits, count = _packable_width(num_bits), whole_number(length, "length", least=1)
     true_or_false(signed, "signed")
-    home, packed = code_array(packed, "packed")
-    xp, packed = _light(home, packed)
+    library, packed = code_array(packed, "packed")
+    xp, packed = _as_numpy_on_cpu(library, packed)
     if packed.dtype != xp.uint8:
         raise TypeError(f"packed must hold bytes of dtype uint8, got dtype {packed.dtype}")
     if not packed.shape or packed.shape[-1] != packed_length(count, bits):
@@ -95,11 +95,11 @@ def unpack(packed: Array, num_bits: int, length: int, signed: bool = True) -> Ar
             words &= mask
             words |= second
         tile = words.view(dtype)
-        if signed and bits < 8:  # a set sign bit counts -2^(b-1), where it counted +2^(b-1)
+        if signed and bits < 8:  # sign extension: a set sign bit means -2^(b-1), not +2^(b-1)
             tile ^= sign
             tile -= sign
         codes[row, column] = tile[:, : codes[row, column].shape[1]]
-    return home.asarray(xp.reshape(codes, (*outer, count)))
+    return library.asarray(xp.reshape(codes, (*outer, count)))
 
 
 def packed_length(length: int, num_bits: int) -> int:
@@ -111,8 +111,8 @@ def packed_length(length: int, num_bits: int) -> int:
     return -(-length * num_bits // 8)
 
 
-def _light(xp: Any, x: Array) -> tuple[Any, Array]:
-    """A tensor in main memory as the NumPy array of the same bytes: small steps cost NumPy less than torch."""
+def _as_numpy_on_cpu(xp: Any, x: Array) -> tuple[Any, Array]:
+    """A tensor in main memory as a NumPy array of the same bytes: NumPy's overhead per operation is smaller."""
     if array_api_compat.is_torch_array(x) and x.device.type == "cpu":
         x = x.numpy()
         return array_api_compat.array_namespace(x), x
@@ -169,7 +169,7 @@ def _word_dtype(xp: Any, bits: int) -> Any:
 
 
 def _words(xp: Any, tile: Array, bits: int) -> Array:
-    """A byte for each code, filled up with zeros to whole blocks, each block seen as one integer."""
+    """One byte for each code, padded with zeros to whole blocks; each block is viewed as one integer."""
     rows, length = tile.shape
     block = _codes_per_block(bits)
     whole = -(-length // block) * block

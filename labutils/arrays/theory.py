@@ -1,4 +1,4 @@
-"""What the error should be, before anything is measured."""
+"""Predicted quantization errors: closed forms for rounding noise, and for Gaussian and Laplace sources."""
 
 from __future__ import annotations
 

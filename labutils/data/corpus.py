@@ -1,7 +1,7 @@
-"""What a sentence encoder is asked: questions with their answers, and other sentences to calibrate and compare on.
+"""Texts for the sentence encoder: questions with their answers, and other sentences for calibration and comparison.
 
-All of it was written for this course. The answers share words and topics, so that the trained encoder itself finds
-about nine in ten of them, and an encoder that lost something has something to lose.
+All of them were written for this course. The answers share words and topics, so that even the trained encoder finds
+only about nine in ten of them: the score can fall in small steps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def questions() -> list[tuple[str, str]]:
     >>> answers[0]
     'To reconstruct a value, subtract the zero point from its code and multiply by the scale.'
 
-    Of all the answers, one's own is the best for each question. The list is yours to change.
+    Each question is best answered by its own answer. The list is a copy, yours to change.
     """
     return [tuple(line.split("\t")) for line in _lines(QUESTIONS_FILE)]
 
@@ -32,8 +32,8 @@ def calibration_sentences() -> list[str]:
     >>> calibration_sentences()[0]
     'The kettle whistled just as the rain began.'
 
-    None of them is a question or an answer of `questions`, so that ranges set on these may be judged on those. The list
-    is yours to change.
+    None of them occurs in `questions`: ranges can be calibrated on these and evaluated on those. The list is a copy,
+    yours to change.
     """
     return _lines(CALIBRATION_FILE)
 

@@ -21,7 +21,7 @@ Weights = Mapping[str, np.ndarray]
 NETWORK_FILE = Path(__file__).with_name("digits_network.safetensors")
 SPLIT = {"test_size": 0.3, "random_state": 0}
 IMAGE_SHAPE = (1, 8, 8)  # (C, H, W)
-BATCH = 16  # images at a time: what a layer computes stays in the processor's cache
+BATCH = 16  # images at a time: the output of a layer fits the processor's cache
 
 
 # --- the images -------------------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def _splits():
 
 
 def _conv3x3(x, weight, bias):
-    """Each output channel sees one input channel: its own (depthwise), or the only one there is (stem).
+    """Each output channel reads one input channel: its own (depthwise), or the only one (stem).
 
     x (N, H, W, C or 1), weight (C, 1, 3, 3), bias (C,) -> (N, H, W, C)
     """
@@ -118,7 +118,7 @@ def weight_shapes() -> dict[str, tuple[int, ...]]:
 
 
 class DigitsNetwork:
-    """A trained network whose weights can be replaced, one call at a time, to see what that does to its answers.
+    """A trained network whose weights can be replaced for a single call, to see how its answers change.
 
     >>> network = digits_network()
     >>> network.weights["block1.pointwise.weight"].shape
@@ -145,7 +145,7 @@ class DigitsNetwork:
         self.weights = MappingProxyType({name: _read_only(checked[name]) for name in shapes})
 
     def logits(self, images: np.ndarray, weights: Weights | None = None) -> np.ndarray:
-        """What the network says of each image, before any softmax: the largest of ten numbers is its answer.
+        """Ten scores for each image, before any softmax: the position of the largest is the network's answer.
 
         >>> images, labels = digits("test")
         >>> digits_network().logits(images[:5]).argmax(axis=1), labels[:5]
@@ -153,14 +153,14 @@ class DigitsNetwork:
 
         `images` (N, 1, 8, 8), floating point, in [0, 1] -> (N, 10) float32.
         """
-        images, weights = _checked_images(images), self._with(weights)
+        images, weights = _checked_images(images), self._replaced(weights)
         batches = np.split(images, range(BATCH, len(images), BATCH))
         return np.concatenate([_layer_outputs(batch, weights)["head"] for batch in batches])
 
     def accuracy(
         self, weights: Weights | None = None, images: np.ndarray | None = None, labels: np.ndarray | None = None
     ) -> float:
-        """Fraction of images that the network reads right, 0.0 to 1.0; of the test split unless told otherwise.
+        """Fraction of images that the network reads right, 0.0 to 1.0; by default of the test split.
 
         One test image is 1/540, 0.2 percentage points, and the standard error at 98% is 0.6: differences of a few
         images between two sets of weights are noise.
@@ -173,18 +173,18 @@ class DigitsNetwork:
         return float(np.mean(answers == _checked_labels(labels, len(answers))))
 
     def activations(self, images: np.ndarray, weights: Weights | None = None) -> dict[str, np.ndarray]:
-        """What enters the network ("input") and what leaves each layer, after its ReLU6: name -> float32 array.
+        """The network's input ("input") and the output of each layer, after its ReLU6: name -> float32 array.
 
         >>> images, labels = digits("test")
         >>> activations = digits_network().activations(images[:5])
         >>> activations["block1.depthwise"].shape, activations["pool"].shape, activations["head"].shape
         ((5, 32, 8, 8), (5, 128), (5, 10))
         """
-        images, weights = _checked_images(images), self._with(weights)
+        images, weights = _checked_images(images), self._replaced(weights)
         outputs = _layer_outputs(images, weights)
         return {"input": images} | {name: np.moveaxis(x, -1, 1) for name, x in outputs.items()}
 
-    def _with(self, weights):
+    def _replaced(self, weights):
         return self.weights if weights is None else self.weights | _checked_weights(weights, weight_shapes())
 
 
@@ -200,7 +200,7 @@ def digits_network() -> DigitsNetwork:
 
 
 def _layer_outputs(images, weights):
-    """Name -> what leaves each layer, (N, H, W, C) or (N, C)."""
+    """Name -> output of each layer, (N, H, W, C) or (N, C)."""
     x, outputs = np.moveaxis(images, 1, -1), {}  # (N, C, H, W) -> (N, H, W, C)
     for name, (layer, shape) in ARCHITECTURE.items():
         x = layer(x, weights[f"{name}.weight"], weights[f"{name}.bias"]) if shape else layer(x)
@@ -208,12 +208,12 @@ def _layer_outputs(images, weights):
     return outputs
 
 
-# --- what may come in -------------------------------------------------------------------------------------------------
+# --- checks of arguments ----------------------------------------------------------------------------------------------
 
 
 def _checked_weights(weights, shapes):
     if not isinstance(weights, Mapping):
-        raise TypeError(f"weights must map names to arrays, such as {{'head.weight': w}}, not {_what(weights)}")
+        raise TypeError(f"weights must map names to arrays, such as {{'head.weight': w}}, not {_describe(weights)}")
     unknown = [repr(name) for name in weights if name not in shapes]
     if unknown:
         raise ValueError(f"the network has no weights named {', '.join(unknown)}; it has {', '.join(shapes)}")
@@ -228,7 +228,7 @@ def _checked_floats(value, name, shape):
     """A float32 copy of `value`, whose shape must be `shape`; "N" stands for any length but 0."""
     array = np.asarray(value)
     if array.dtype.kind != "f":
-        raise TypeError(f"{name} must be an array of floating-point numbers, not {_what(value)}")
+        raise TypeError(f"{name} must be an array of floating-point numbers, not {_describe(value)}")
     if not _fits(array.shape, shape):
         raise ValueError(f"{name} must have the shape ({', '.join(map(str, shape))}), not {array.shape}")
     array = array.astype(np.float32)
@@ -244,13 +244,13 @@ def _fits(shape, expected):
 def _checked_labels(labels, count):
     array = np.asarray(labels)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"labels must be an array of integers, not {_what(labels)}")
+        raise TypeError(f"labels must be an array of integers, not {_describe(labels)}")
     if array.shape != (count,):
         raise ValueError(f"labels must have the shape ({count},), one for each image, not {array.shape}")
     return array
 
 
-def _what(value):
+def _describe(value):
     dtype = getattr(value, "dtype", None)
     return type(value).__name__ + (f" of {dtype}" if dtype is not None else "")
 

@@ -1,4 +1,4 @@
-"""The shipped digits network as a torch module, for the labs that swap its layers or train it."""
+"""The trained digits network as a torch module, for labs that replace its layers or train it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class DigitsModel(nn.Module):
     """The layers of ARCHITECTURE under their own names (`model.block1.pointwise`), with a ReLU6 after all but the head.
 
     A pointwise convolution is a linear layer applied at every pixel, and is one here: an `nn.Linear` that sees channels
-    last. Whatever replaces a layer is called as the layer was.
+    last. A replaced layer is called with the same input as the original.
     """
 
     def __init__(self):
@@ -46,7 +46,7 @@ class DigitsModel(nn.Module):
 
 
 def _layer(channels, shape):
-    """The torch layer with a weight of this shape, for an input of so many channels."""
+    """The torch layer with a weight of this shape, for an input of `channels` channels."""
     if len(shape) == 2 or shape[2:] == POINTWISE:
         return nn.Linear(shape[1], shape[0])
     out, per_group, size, _ = shape
@@ -73,13 +73,13 @@ def digits_model() -> DigitsModel:
 
 
 def digits_accuracy(model: nn.Module, images: np.ndarray | None = None, labels: np.ndarray | None = None) -> float:
-    """Fraction of images that a module reads right, 0.0 to 1.0; of the test split unless told otherwise.
+    """Fraction of images that a module reads right, 0.0 to 1.0; by default of the test split.
 
     >>> round(digits_accuracy(digits_model()), 3)
     0.991
 
-    `images` (N, 1, 8, 8), `labels` (N,); one without the other is a ValueError. The module runs in eval mode and is
-    then as it was. One test image is 1/540, 0.2 percentage points: differences of a few images are noise.
+    `images` (N, 1, 8, 8), `labels` (N,); one without the other is a ValueError. The module runs in eval mode; its
+    mode is restored afterwards. One test image is 1/540, 0.2 percentage points: differences of a few images are noise.
     """
     if (images is None) != (labels is None):
         raise ValueError("digits_accuracy needs images and labels together, or neither (the test split)")

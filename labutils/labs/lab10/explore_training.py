@@ -44,10 +44,7 @@ def explore_training(
     widths = tuple(bit_width(width) for width in bits)
     if len(set(widths)) != len(widths) or not widths:
         raise ValueError(f"bits must be one or more different bit widths, got {tuple(bits)}")
-    epochs = whole_number(epochs, "epochs")
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, got {epochs}")
-    return TrainingExplorer(fake_quantize, widths, epochs)
+    return TrainingExplorer(fake_quantize, widths, whole_number(epochs, "epochs", least=1))
 
 
 @dataclass(frozen=True)

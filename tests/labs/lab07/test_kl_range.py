@@ -9,7 +9,7 @@ from labutils.course import engine
 from labutils.labs.answers import kl_range
 from labutils.labs.catalogue import EXERCISES
 from labutils.labs.lab07.kl_range import right
-from tests.arrays.test_bad_input import refuses, table
+from tests.arrays.bad_inputs import refuses, table
 from tests.labs.right_answers import passes
 
 X = np.append(np.random.default_rng(0).laplace(size=3000), [25.0, 30.0]).astype(np.float32)

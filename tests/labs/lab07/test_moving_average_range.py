@@ -7,7 +7,7 @@ import pytest
 
 from labutils.labs.answers import moving_average_range
 from labutils.labs.lab07.moving_average_range import right
-from tests.arrays.test_bad_input import refuses, table
+from tests.arrays.bad_inputs import refuses, table
 from tests.labs.right_answers import passes
 
 BATCHES = [np.random.default_rng(i).normal(size=(4, 5)).astype(np.float32) for i in range(6)]

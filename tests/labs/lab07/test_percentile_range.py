@@ -9,7 +9,7 @@ from labutils.course import engine
 from labutils.labs.answers import percentile_range
 from labutils.labs.catalogue import EXERCISES
 from labutils.labs.lab07.percentile_range import right
-from tests.arrays.test_bad_input import refuses, table
+from tests.arrays.bad_inputs import refuses, table
 from tests.labs.right_answers import passes
 
 X = np.random.default_rng(0).standard_t(3, size=(40, 25)).astype(np.float32)

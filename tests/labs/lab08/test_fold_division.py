@@ -9,7 +9,7 @@ nn = torch.nn
 
 from labutils.labs.answers import fold_division
 from labutils.labs.lab08.fold_division import right
-from tests.arrays.test_bad_input import refuses, table
+from tests.arrays.bad_inputs import refuses, table
 from tests.labs.lab08.layers import BAD_SCALES, activations, layer
 from tests.labs.right_answers import passes
 

@@ -13,7 +13,7 @@ from labutils import sqnr_db
 from labutils.labs.answers import smooth_linear, smooth_scales
 from labutils.labs.lab08.smooth_linear import right
 from labutils.models.outliers import Divide, StaticInt8Linear
-from tests.arrays.test_bad_input import refuses, table
+from tests.arrays.bad_inputs import refuses, table
 from tests.labs.lab08.layers import BAD_SCALES, activations, layer
 from tests.labs.right_answers import passes
 

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from labutils.labs.answers import smooth_scales
 from labutils.labs.lab08.smooth_scales import right
-from tests.arrays.test_bad_input import refuses, table
+from tests.arrays.bad_inputs import refuses, table
 from tests.labs.lab08.layers import activations, layer
 from tests.labs.right_answers import passes
 

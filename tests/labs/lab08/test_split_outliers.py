@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from labutils.labs.answers import split_outliers
 from labutils.labs.lab08.split_outliers import right
-from tests.arrays.test_bad_input import refuses, table
+from tests.arrays.bad_inputs import refuses, table
 from tests.labs.lab08.layers import activations
 from tests.labs.right_answers import passes
 

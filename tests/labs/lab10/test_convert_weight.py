@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from labutils.labs.answers import convert_weight, fake_quantize_ste
 from labutils.labs.lab10._grid import limits
 from labutils.labs.lab10.convert_weight import right
-from tests.arrays.test_bad_input import refuses, table
+from tests.arrays.bad_inputs import refuses, table
 from tests.labs.lab10.test_fake_quantize_ste import round_through_then_clamp
 from tests.labs.right_answers import passes
 

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from labutils.labs.answers import fake_quantize_ste
 from labutils.labs.lab10._grid import limits
 from labutils.labs.lab10.fake_quantize_ste import right
-from tests.arrays.test_bad_input import refuses, table
+from tests.arrays.bad_inputs import refuses, table
 from tests.labs.right_answers import passes
 
 # From torch 2.14 on, clamp passes no gradient at its very bound: to clamp what was rounded is right before that only.

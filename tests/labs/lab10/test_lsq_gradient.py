@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from labutils.labs.answers import lsq_gradient
 from labutils.labs.lab10._grid import limits
 from labutils.labs.lab10.lsq_gradient import right
-from tests.arrays.test_bad_input import refuses, table
+from tests.arrays.bad_inputs import refuses, table
 from tests.labs.lab10.test_fake_quantize_ste import clamp_then_round_through
 from tests.labs.right_answers import passes
 

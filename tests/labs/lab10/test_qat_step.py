@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from labutils.labs.answers import qat_step
 from labutils.labs.lab10._grid import limits
 from labutils.labs.lab10.qat_step import right
-from tests.arrays.test_bad_input import refuses, table
+from tests.arrays.bad_inputs import refuses, table
 from tests.labs.lab10.test_fake_quantize_ste import clamp_then_round_through, detach_trick, own_function
 from tests.labs.right_answers import passes
 
