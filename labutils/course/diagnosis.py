@@ -6,6 +6,8 @@ from labutils.course import guard
 from labutils.course.attempt import Attempt, attempt
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 
+MANY = 5  # failing cases
+
 
 def diagnose(
     attempts: list[Attempt], failing: list[int], cases: list[Case], exercise: Exercise
@@ -15,7 +17,8 @@ def diagnose(
     It must agree in the first of the `failing` cases, and where it agrees with a wrong answer, fail itself: one that is
     right in a case does not explain why another answer is wrong in it. Of several, the one that agrees in the most
     failing cases is returned, then the one that agrees in the most cases of all, then the first in the table. A
-    submission with two mistakes is so told about the one shown first, and about the other at its next check.
+    submission with two mistakes is so told about the one shown first, and about the other at its next check. Where
+    many cases fail, agreement in one of them alone is taken for chance.
     """
 
     def agrees(misconception: Misconception, i: int) -> bool:
@@ -23,7 +26,8 @@ def diagnose(
         return _same_outcome(made, attempts[i], exercise) and (i not in failing or _fails(made, cases[i], exercise))
 
     passing = [i for i in range(len(attempts)) if i not in failing]
-    best, best_score = None, (0, 0)
+    # To be beaten: nothing, or one failing case and every other.
+    best, best_score = None, (1, len(attempts)) if len(failing) >= MANY else (0, 0)
     for misconception in exercise.misconceptions:
         score = len(failing), len(attempts)  # agreement in failing cases, in all cases; counted down, to stop early
         for i in (*failing, *passing):

@@ -55,6 +55,11 @@ def named_factors(arguments: dict[str, Any]) -> dict[str, tuple[float, str]]:
                 formula = f"{_in_brackets(above)} / {_in_brackets(below)}"
                 found.setdefault(formula, (values[above] / values[below], f"{values[above]:g}/{values[below]:g}"))
         for name, value in values.items():
+            if value > 1:
+                found |= {
+                    f"sqrt({name})": (math.sqrt(value), f"the square root of {value:g}"),
+                    f"1 / sqrt({name})": (1 / math.sqrt(value), f"1 / the square root of {value:g}"),
+                }
             if value:
                 found |= {name: (float(value), f"{value:g}"), f"1 / {_in_brackets(name)}": (1 / value, f"1/{value:g}")}
     for name, value in _sizes(arguments):

@@ -42,9 +42,9 @@ FRACTIONS = np.linspace(0.02, 1, 50)
 
 def cases() -> list[Case]:
     rng = np.random.default_rng(2)
-    gaussian = rng.normal(size=20_000).astype(np.float32)
+    gaussian = rng.normal(size=8_000).astype(np.float32)
     outliers = np.append(gaussian[:5000], [40.0, -35.0]).astype(np.float32)
-    uniform = rng.uniform(-1, 1, 20_000).astype(np.float32)
+    uniform = rng.uniform(-1, 1, 8_000).astype(np.float32)
     return [
         Case("a Gaussian at 4 bits", (gaussian, 4)),
         Case("a Gaussian at 2 bits", (gaussian, 2)),
@@ -142,6 +142,9 @@ MISCONCEPTIONS = (
         "The loss was measured on the grid of 8 bits, where clipping hardly pays. Hand `num_bits` on."),
     Misconception("the search ends at max(x) instead of max|x|", search(largest=np.max),
         "The largest magnitude may be that of a negative value. Search up to max|x|."),
+    Misconception("a fraction instead of a threshold",
+        search(result=lambda clips, losses, i, b: FRACTIONS[i]),
+        "That is a fraction of max|x|. Multiply it by max|x| to get the threshold."),
     Misconception("measures against the clipped tensor",
         search_for_least(lambda x, c, b: np.mean((np.clip(x, -c, c) - reconstructed(x, c, b)) ** 2)),
         "Comparing with the clipped tensor hides what clipping lost, so the smallest threshold always wins. Compare "
