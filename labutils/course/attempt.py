@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,8 @@ import numpy as np
 
 from labutils.course.exercise import Case, Exercise, Wrong
 from labutils.course.guard import Outcome
-from labutils.course.reading import ReadingTimeout, brief, error_text, read_answer
+from labutils.course.raised import kind_of, sentence_about
+from labutils.course.reading import ReadingTimeout, read_answer
 
 HANGS, UNDONE, NO_TORCH = "hangs", "undone", "no torch"
 FINAL = (HANGS, UNDONE, NO_TORCH)  # kinds of failure after which no other case is run; no misconception has them
@@ -66,8 +66,10 @@ def _failure(outcome: Outcome, implementation: Callable, exercise: Exercise, cal
             "this exercise needs torch, which is not installed: `pip install torch`, then restart the kernel",
         )
     # Guarded, because the text of a learner's exception is a learner's code too.
-    message = call(_error_message, implementation, error, exercise).value or f"it raised {type(error).__name__}"
-    return type(error).__name__, brief(message)
+    unknown = type(error).__name__
+    kind = call(kind_of, error).value or unknown
+    sentence = call(sentence_about, error, implementation, exercise.name, exercise.reference).value
+    return kind, sentence or f"it raised {unknown}"
 
 
 def _copied(value: Any) -> Any:
@@ -88,33 +90,3 @@ def changed(after: Any, before: Any) -> bool:
     if isinstance(before, dict):
         return after.keys() != before.keys() or any(changed(after[key], value) for key, value in before.items())
     return False
-
-
-def _error_message(implementation: Callable, error: BaseException, exercise: Exercise) -> str:
-    location = _line_in(implementation, error)
-    if isinstance(error, TypeError) and not location and exercise.name.islower():
-        location = f"; it is called as `{exercise.name}({', '.join(_parameters(exercise.reference))})`"
-    return f"it raised {error_text(error)}{location}"
-
-
-def _line_in(implementation: Callable, error: BaseException) -> str:
-    """The innermost line of the submission in the traceback: ' (line 3 of your function)', or of a class's method."""
-    is_class = isinstance(implementation, type)
-    functions = vars(implementation) if is_class else {"function": implementation}
-    codes = {
-        getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None): name
-        for name, function in functions.items()
-    }
-    traceback, location = error.__traceback__, ""
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if code in codes:
-            location = f" (line {traceback.tb_lineno - code.co_firstlineno + 1} of your {codes[code]})"
-        traceback = traceback.tb_next
-    return location
-
-
-def _parameters(function: Callable) -> list[str]:
-    """'x', 'num_bits=8': the parameters as one writes them, without annotations."""
-    parameters = inspect.signature(function).parameters.values()
-    return [str(parameter.replace(annotation=parameter.empty)) for parameter in parameters]

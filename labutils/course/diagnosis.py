@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from labutils.course import guard
 from labutils.course.attempt import Attempt, attempt
-from labutils.course.exercise import Case, Exercise, Misconception
+from labutils.course.exercise import Case, Exercise, Misconception, Wrong
+
+MANY = 5  # failing cases
 
 
 def diagnose(
@@ -14,16 +14,20 @@ def diagnose(
 ) -> Misconception | None:
     """Return the misconception that agrees with a submission's `attempts`, or None.
 
-    It must agree in the first of the `failing` cases. Of several, the one that agrees in the most failing cases is
-    returned, then the one that agrees in the most cases of all, then the first in the table. A submission with two
-    mistakes is so told about the one shown first, and about the other at its next check.
+    It must agree in the first of the `failing` cases, and where it agrees with a wrong answer, fail itself: one that is
+    right in a case does not explain why another answer is wrong in it. Of several, the one that agrees in the most
+    failing cases is returned, then the one that agrees in the most cases of all, then the first in the table. A
+    submission with two mistakes is so told about the one shown first, and about the other at its next check. Where
+    many cases fail, agreement in one of them alone is taken for chance.
     """
 
     def agrees(misconception: Misconception, i: int) -> bool:
-        return _same_answer(attempt(misconception.wrong, cases[i], exercise, guard.call_trusted), attempts[i])
+        made = attempt(misconception.wrong, cases[i], exercise, guard.call_trusted)
+        return _same_outcome(made, attempts[i], exercise) and (i not in failing or _fails(made, cases[i], exercise))
 
     passing = [i for i in range(len(attempts)) if i not in failing]
-    best, best_score = None, (0, 0)
+    # To be beaten: nothing, or one failing case and every other.
+    best, best_score = None, (1, len(attempts)) if len(failing) >= MANY else (0, 0)
     for misconception in exercise.misconceptions:
         score = len(failing), len(attempts)  # agreement in failing cases, in all cases; counted down, to stop early
         for i in (*failing, *passing):
@@ -36,23 +40,18 @@ def diagnose(
     return best
 
 
-def _same_answer(one: Attempt, other: Attempt) -> bool:
+def _same_outcome(one: Attempt, other: Attempt, exercise: Exercise) -> bool:
     """Whether two attempts failed in the same way, or gave equal answers."""
     if one.failure or other.failure:
         return one.failure == other.failure
-    if one.answer.keys() != other.answer.keys():
-        return False
-    return all(_equal(np.asarray(one.answer[key]), np.asarray(other.answer[key])) for key in one.answer)
+    return exercise.alike(one.answer, other.answer)
 
 
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal up to rounding; integers may differ in one element of a thousand, because rounding decides ties."""
-    if a.shape != b.shape or a.dtype.kind != b.dtype.kind:
-        return False
-    if a.dtype.kind in "bU":  # booleans and text
-        return bool(np.array_equal(a, b))
-    if a.dtype.kind in "iu":
-        return a.dtype == b.dtype and np.sum(a != b) <= 1e-3 * a.size
-    if a.dtype.kind == "f" and a.ndim:  # float64 where float32 was asked for is a mistake of its own
-        return a.dtype == b.dtype and np.allclose(a, b, rtol=1e-4, atol=0, equal_nan=True)
-    return bool(np.allclose(a, b, rtol=1e-4, atol=0, equal_nan=True))
+def _fails(made: Attempt, case: Case, exercise: Exercise) -> bool:
+    if made.failure:
+        return True
+    try:
+        exercise.judge(made.answer, case)
+    except Wrong:
+        return True
+    return False

@@ -12,6 +12,7 @@ from labutils.course.attempt import FINAL, UNDONE, Attempt, attempt
 from labutils.course.diagnosis import diagnose
 from labutils.course.exercise import Case, Exercise, Wrong
 from labutils.course.reading import brief
+from labutils.course.relations import relate
 
 TIME_LIMIT = 5.0  # seconds per case
 TOTAL_LIMITS = 6  # all cases together may take this many time limits
@@ -28,13 +29,18 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of a check. `diagnosis` is the name of a misconception, or None where none explains the failure."""
+    """The result of a check.
+
+    `diagnosis` is the name of a misconception, or None where none explains the failure. `relation` then says how the
+    answers stand to the right ones, or is None.
+    """
 
     exercise: str
     passed: bool
     cases: tuple[CaseResult, ...]
     diagnosis: str | None = None
     hint: str | None = None
+    relation: str | None = None
     undone: bool = False
     printed: str = ""
 
@@ -54,13 +60,15 @@ def examine(submission: Callable, exercise: Exercise, time_limit: float = TIME_L
     if not failing:
         return Report(exercise.name, all(result.passed for result in results), results)
     first = attempts[failing[0]]
-    mistake = None if first.failure in FINAL else diagnose(attempts, failing, cases, exercise)
+    final = first.failure in FINAL
+    mistake = None if final else diagnose(attempts, failing, cases, exercise)
     return Report(
         exercise=exercise.name,
         passed=False,
         cases=results,
         diagnosis=mistake and mistake.name,
         hint=mistake and mistake.hint,
+        relation=None if final or mistake else relate(attempts, failing, cases, exercise),
         printed=first.printed,
     )
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from labutils.course.comparison import same_answer
+
 
 class Wrong(Exception):
     """Raised by `read` and `judge`: the message tells the learner in one sentence what is wrong with an answer."""
@@ -53,6 +55,10 @@ def _call(submission: Callable, *args: Any, **kwargs: Any) -> Any:
     return submission(*args, **kwargs)
 
 
+def _all_entries(answer: dict) -> dict:
+    return answer
+
+
 @dataclass(frozen=True)
 class Exercise:
     """A function or class to write.
@@ -66,6 +72,10 @@ class Exercise:
     read            converts the returned value to a dict of arrays and numbers, or raises Wrong
     judge           compares such a dict with the specification for one case, and raises Wrong where they differ
     misconceptions  in order of precedence: of two that explain a submission equally well, the first is named
+    alike           whether two read answers are the same, up to rounding; the diagnosis compares with it. Of random
+                    answers it compares the distributions
+    shown           the entries of a read answer that a learner knows, by names that a message may use; the relations
+                    are found in these
     stretch         optional: it belongs to the lesson's stretch section
     run             makes the call, run(submission, *args, **kwargs), where a plain call is not enough: to take a
                     gradient as well, say, or to convert a case's arrays to torch tensors
@@ -80,5 +90,7 @@ class Exercise:
     read: Callable[[Any], dict]
     judge: Callable[[dict, Case], None]
     misconceptions: tuple[Misconception, ...]
+    shown: Callable[[dict], dict] = _all_entries
+    alike: Callable[[dict, dict], bool] = same_answer
     stretch: bool = False
     run: Callable = _call

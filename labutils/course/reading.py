@@ -100,6 +100,19 @@ def brief(text: str) -> str:
     return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."
 
 
+def distinct(wanted: float, found: float, digits: int = 6) -> tuple[str, str]:
+    """Two numbers as text, with as many digits as show how they differ, and `digits` at least.
+
+    >>> distinct(2.0, 1.5), distinct(2.0291041, 2.0291044)
+    (('2', '1.5'), ('2.0291041', '2.0291044'))
+    """
+    for precision in range(digits, 18):
+        texts = f"{wanted + 0.0:.{precision}g}", f"{found + 0.0:.{precision}g}"  # + 0.0 makes 0 of -0
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
 def describe(value: Any) -> str:
     """Describe a value in a few words.
 
@@ -108,6 +121,8 @@ def describe(value: Any) -> str:
     """
     if value is None:
         return "None"
+    if array_api_compat.is_array_api_obj(value) and value.ndim == 0:
+        return "one number"
     if array_api_compat.is_array_api_obj(value):
         return f"an array of shape {tuple(value.shape)!s:.60}"
     if type(value) is int and value.bit_length() > 200:  # Python refuses to print thousands of digits

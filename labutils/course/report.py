@@ -42,7 +42,7 @@ def panel(report: Report) -> Panel:
 
 
 def summary(report: Report) -> str:
-    """Return the result in one to three lines: the count, the first failing case, the hint."""
+    """Return the result in one to three lines: the count, the first failing case, the hint or the relation."""
     if report.undone:
         return f"{report.exercise}: not done yet."
     passed = sum(case.passed for case in report.cases)
@@ -55,6 +55,8 @@ def summary(report: Report) -> str:
     ]
     if report.hint:
         lines.append(f"It looks like this: {report.diagnosis}. {report.hint}")
+    elif report.relation:
+        lines.append(f"How it differs: {report.relation}")
     return "\n".join(lines)
 
 
@@ -82,14 +84,20 @@ def _html(report: Report) -> str:
     first = report.first_failure
     body = f'<div style="margin-top:4px"><b>{prose(first.name)}:</b> {prose(sentence(first.detail))}</div>'
     if report.hint:
-        body += (
-            '<div style="margin-top:6px;padding:6px 10px;border-radius:6px;border:1px solid #8888">'
-            f"<b>It looks like this: {prose(report.diagnosis)}.</b> {prose(report.hint)}</div>"
-        )
+        body += _box(f"It looks like this: {prose(report.diagnosis)}.", prose(report.hint))
+    elif report.relation:
+        body += _box("How it differs:", prose(report.relation))
     if report.printed:
         body += _fold("What your function printed", f'<pre style="margin:4px 0">{escape(report.printed)}</pre>')
     body += _fold("All cases", _case_list(report))
     return frame(f"✗ {name}: {passed} of {total} cases pass", body, "bad")
+
+
+def _box(title: str, body: str) -> str:
+    return (
+        '<div style="margin-top:6px;padding:6px 10px;border-radius:6px;border:1px solid #8888">'
+        f"<b>{title}</b> {body}</div>"
+    )
 
 
 def _case_list(report: Report) -> str:

@@ -5,14 +5,33 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
+from typing import Any
 
 import numpy as np
 
 from labutils import data
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Wrong
-from labutils.course.reading import as_array, as_number, parts, place
+from labutils.course.reading import as_array, as_number, distinct, parts, place
+
+REMEMBERED = 64  # inputs of a function whose answers are kept
+
+
+def once_for_each_input(function: Callable) -> Callable:
+    """Cache the last answers of a slow function by the contents of its arguments, which may be arrays."""
+    answers: dict[tuple, Any] = {}
+
+    @wraps(function)
+    def cached(*args: Any) -> Any:
+        key = tuple((a.tobytes(), a.shape, a.dtype.str) if isinstance(a, np.ndarray) else a for a in args)
+        if key not in answers:
+            if len(answers) >= REMEMBERED:
+                answers.pop(next(iter(answers)))
+            answers[key] = function(*args)
+        return answers[key]
+
+    return cached
 
 
 @cache
@@ -83,7 +102,8 @@ def judge_scale(scale: float, expected: float, meaning: str) -> None:
     if not math.isfinite(scale) or scale <= 0:
         raise Wrong(f"scale should be a positive number, but it is {scale:g}")
     if expected and not math.isclose(scale, expected, rel_tol=1e-5):
-        raise Wrong(f"scale should be {meaning} = {expected:.6g}, but it is {scale:.6g}")
+        wanted, found = distinct(expected, scale)
+        raise Wrong(f"scale should be {meaning} = {wanted}, but it is {found}")
 
 
 def float32_noise(quant_max: int) -> float:
@@ -111,7 +131,7 @@ def judge_rounding(
         from_zero = "" if symmetric else f" and 0.0 has the code {zero_point},"
         off = f"{steps[worst]:.3g} step{'s' if steps[worst] > 1 else ''}"
         raise Wrong(
-            f"x[{place(worst)}] = {x[worst]:.6g} is {x[worst] / scale[worst]:.4g} steps of scale,{from_zero} "
+            f"x[{place(worst)}] = {x[worst]:.6g} is {x[worst] / scale[worst] + 0.0:.4g} steps of scale,{from_zero} "
             f"but its code is {q[worst]}: off by {off}, where at most {most:g} is lost"
         )
 
@@ -147,7 +167,5 @@ def judge_scales(scales: np.ndarray, peaks: np.ndarray, num_bits: int, meaning: 
     off = np.abs(scales / expected - 1)
     worst = largest_at(off)
     if off[worst] > 1e-5:
-        raise Wrong(
-            f"scales[{place(worst)}] should be {meaning} / {quant_max} = {expected[worst]:.6g}, "
-            f"but it is {scales[worst]:.6g}"
-        )
+        wanted, found = distinct(expected[worst], scales[worst])
+        raise Wrong(f"scales[{place(worst)}] should be {meaning} / {quant_max} = {wanted}, but it is {found}")

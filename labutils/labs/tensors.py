@@ -40,6 +40,35 @@ def on_tensors(submission: Callable, *args: Any, **kwargs: Any) -> Any:
     return value
 
 
+CASTS = ("to", "type", "type_as", "char", "byte", "short", "int", "long")
+NAN_CODES = (
+    "a row that is all zero gives 0 / 0 = NaN, and NaN was cast to an integer: that is 0 on this machine, and "
+    "something else on another. Replace a scale of 0 by 1"
+)
+
+
+def watching_casts(function: Callable, *args: Any, **kwargs: Any) -> tuple[Any, bool]:
+    """The answer of `function`, and whether it casts NaN to integers on its way, which is 0 on some machines only."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Watch(TorchFunctionMode):
+        seen = False
+
+        def __torch_function__(self, called, types, args=(), kwargs=None):
+            result = called(*args, **(kwargs or {}))
+            if getattr(called, "__name__", "") in CASTS and isinstance(result, torch.Tensor):
+                was_float = isinstance(args[0], torch.Tensor) and args[0].is_floating_point()
+                if was_float and not result.is_floating_point():
+                    self.seen = self.seen or bool(args[0].isnan().any())
+            return result
+
+    watch = Watch()
+    with watch:
+        answer = function(*args, **kwargs)
+    return answer, watch.seen
+
+
 def require_unchanged(value: Any) -> None:
     if isinstance(value, Changed):
         raise Wrong(f"it changed the {value.name} it was given: work on a copy")

@@ -11,6 +11,7 @@ from labutils.arrays import affine
 from labutils.arrays.inputs import MAX_BITS, Array, code_array, positive_number
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
+from labutils.course.reading import distinct
 from labutils.labs.contract import judge_floats, largest_at, read_floats
 from labutils.labs.lab01 import LESSON
 from labutils.labs.recipes import wrapping
@@ -28,10 +29,15 @@ def dequantize_symmetric(q: Array, scale: float | Array) -> Array:
 def reconstruct(q: Array, scale: float | Array, zero_point: int, scheme: Scheme) -> Array:
     """x' = scale * (q - zero_point), for codes, a number and an int that come from a learner and may be anything."""
     xp, q = code_array(q)
-    dtype = xp.float64 if getattr(scale, "dtype", None) == xp.float64 else xp.float32
+    dtype = xp.float64 if _is_array(scale) and scale.dtype == xp.float64 else xp.float32
     step = as_scale(xp, positive_number(scale, "scale"), dtype, q)
     zero = 0 if scheme.symmetric else xp.asarray(zero_point, dtype=xp.int32, device=array_api_compat.device(q))
     return affine.dequantize(affine.QuantizedArray(q, step, zero, scheme, dtype))
+
+
+def _is_array(value: Any) -> bool:
+    """Whether a scale is an array, if of one number: np.float64(0.1) is a number."""
+    return array_api_compat.is_array_api_obj(value) and not isinstance(value, np.generic)
 
 
 def as_scale(xp: Any, scale: float, dtype: Any, beside: Array) -> Array:
@@ -48,6 +54,7 @@ def cases() -> list[Case]:
         Case("the worked example", (np.array([-50, 15, 38, 127], dtype=np.int8), np.float32(0.02))),
         Case("a matrix of 8-bit codes", (q, np.float32(0.0123))),
         Case("a scale that is a Python float", (q, 0.0123)),
+        Case("a scale that is a NumPy float64", (q, np.float64(0.0123))),
         Case("a scale larger than 1", (q, np.float32(3.7))),
         Case("16-bit codes", (rng.integers(-32767, 32768, 50).astype(np.int16), np.float32(2e-4))),
         Case("the code -128", (np.array([-128, 0, 127], dtype=np.int8), np.float32(0.5))),
@@ -63,10 +70,8 @@ def judge(answer: dict, case: Case) -> None:
     error = np.abs(x - expected)
     worst = largest_at(error)
     if not error[worst] <= 2.0**-22 * abs(expected[worst]):  # two roundings to float32
-        raise Wrong(
-            f"code {q[worst]} at scale {float(scale):.4g} stands for {expected[worst]:.6g}, "
-            f"but came back as {x[worst]:.6g}"
-        )
+        wanted, found = distinct(expected[worst], x[worst])
+        raise Wrong(f"code {q[worst]} at scale {float(scale):.4g} stands for {wanted}, but came back as {found}")
 
 
 MISCONCEPTIONS = (
@@ -76,6 +81,10 @@ MISCONCEPTIONS = (
         "float64 takes twice the memory of the float32 that was quantized. Turn the codes to float32 first."),
     Misconception("a float64 result where the scale is a Python float", lambda q, scale: q * scale,
         "NumPy makes int8 times a Python float a float64. Turn the codes to float32 first."),
+    Misconception("a float64 result where the scale is a NumPy float64",
+        lambda q, scale: q.astype(np.float32) * scale,
+        "NumPy makes float32 times np.float64 a float64, where a Python float leaves it float32. "
+        "Turn the product, or the scale, to float32."),
     Misconception("the scale is lost in an integer", lambda q, scale: (q * np.int8(scale)).astype(np.float32),
         "A scale such as 0.02 is 0 as an integer. Turn the codes to float, not the scale to int."),
     Misconception("the product is cast back to integers",

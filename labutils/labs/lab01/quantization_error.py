@@ -10,7 +10,7 @@ import numpy as np
 
 from labutils.arrays.metrics import quantization_error
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_number, describe
+from labutils.course.reading import as_number, describe, distinct
 from labutils.labs import answers
 from labutils.labs.contract import trained_weights
 from labutils.labs.lab01 import LESSON
@@ -24,6 +24,7 @@ def cases() -> list[Case]:
         return Case(name, (x, q, answers.dequantize_symmetric(q, scale)))
 
     w = trained_weights()
+    constant = np.full(4, 2, dtype=np.float32)
     by_hand = np.array([-1.0, 0.0, 1.0, 2.0], dtype=np.float32)
     return [
         Case("the worked example", (by_hand, np.array([-1, 0, 1, 1], dtype=np.int8), np.clip(by_hand, -1, 1))),
@@ -33,6 +34,9 @@ def cases() -> list[Case]:
         case("values far from zero", w[:8] + np.float32(3), 6),
         case("errors of both signs, the largest negative", np.array([1.0, -0.27, 0.55, 0.1], dtype=np.float32), 3),
         Case("nothing was lost", (by_hand, by_hand.astype(np.int8), by_hand.copy())),
+        Case(
+            "nothing was lost of a constant, whose variance is 0", (constant, constant.astype(np.int8), constant.copy())
+        ),
     ]
 
 
@@ -50,7 +54,8 @@ def judge(answer: dict, case: Case) -> None:
     for name in MEASURES:
         # float32 sums over 8192 values are good to about 1e-5; 1e-3 leaves room for any order of summation.
         if not math.isclose(answer[name], expected[name], rel_tol=1e-3, abs_tol=1e-12):
-            raise Wrong(f"{name} should be {expected[name]:.6g}, but it is {answer[name]:.6g}")
+            wanted, found = distinct(expected[name], answer[name])
+            raise Wrong(f"{name} should be {wanted}, but it is {found}")
 
 
 def measuring(**wrong: Callable) -> Callable:
@@ -91,6 +96,9 @@ MISCONCEPTIONS = (
     Misconception("relative error against the standard deviation",
         measuring(relative_error=lambda m: m.mse / np.std(m.x)),
         "The mse is in squared units, the standard deviation is not. Divide by the variance."),
+    Misconception("0 / 0 is NaN where nothing was lost",
+        measuring(relative_error=lambda m: m.mse / np.var(m.x)),
+        "The variance of a constant is 0. The contract: the relative error is 0 wherever the mse is."),
     Misconception("relative error element by element",
         measuring(relative_error=lambda m: np.mean(np.abs(m.e) / (np.abs(m.x) + 1e-8))),
         "Dividing by each value lets those near 0 decide everything. The contract is mse / variance."),

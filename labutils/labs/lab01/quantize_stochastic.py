@@ -10,6 +10,7 @@ import numpy as np
 from labutils.arrays import affine
 from labutils.arrays.inputs import real_array
 from labutils.arrays.scheme import Scheme
+from labutils.course.comparison import same_answer
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.labs.contract import (
     float32_noise,
@@ -46,15 +47,33 @@ def quantize_stochastic(x: np.ndarray, num_bits: int, rng: np.random.Generator) 
 
 def cases() -> list[Case]:
     w = trained_weights()
+    matrix = np.full((200, 100), 0.23, np.float32)
+    matrix[0, 0] = 12.7
     repeated = np.append(np.full(20_000, 0.23), 12.7).astype(np.float32)
     return [
         Case("20000 times 2.3 steps", (repeated, 8, np.random.default_rng(3))),
         Case("20000 times -2.3 steps", (-repeated, 8, np.random.default_rng(4))),
+        Case("200 rows of 100 times 2.3 steps", (matrix, 8, np.random.default_rng(9))),
         Case("trained weights at 8 bits", (w, 8, np.random.default_rng(5))),
         Case("trained weights at 4 bits", (w, 4, np.random.default_rng(6))),
         Case("whole steps stay where they are", (np.arange(-7, 8, dtype=np.float32), 4, np.random.default_rng(7))),
         Case("all zero", (np.zeros(10, dtype=np.float32), 8, np.random.default_rng(8))),
     ]
+
+
+def with_use_of_rng(submission: Callable, x: np.ndarray, num_bits: int, rng: np.random.Generator) -> tuple:
+    before = rng.bit_generator.state
+    answer = submission(x, num_bits, rng)
+    return answer, rng.bit_generator.state != before
+
+
+def read(value: tuple) -> dict:
+    answer, used = value
+    return read_quantized(answer) | {"used": used}
+
+
+def codes_and_scale(answer: dict) -> dict:
+    return {name: answer[name] for name in ("q", "scale")}
 
 
 def judge(answer: dict, case: Case) -> None:
@@ -73,6 +92,40 @@ def judge(answer: dict, case: Case) -> None:
     fractional = np.abs(steps - np.round(steps)) > 0.1
     if fractional.sum() > 1000 and not drawn.any():
         raise Wrong("every value went to its nearest code: nothing was left to chance")
+    if (shared := shared_draws(q)) and fractional.sum() > 1000:
+        which = {"all": "all elements", "column": "all elements of a column", "row": "all elements of a row"}[shared]
+        raise Wrong(f"{which} were rounded the same way: each code should be drawn independently of the others")
+    if fractional.sum() > 1000 and not answer["used"]:
+        raise Wrong("no number was drawn from `rng`: a generator made inside draws what the caller cannot choose")
+
+
+def alike(one: dict, other: dict) -> bool:
+    """Whether two answers are drawn from one distribution: codes occur as often, and rows or columns share draws."""
+    q, p = one["q"], other["q"]
+    if same_answer(one, other):
+        return True
+    others = [{key: value for key, value in answer.items() if key != "q"} for answer in (one, other)]
+    if not same_answer(*others) or (q.shape, q.dtype) != (p.shape, p.dtype) or shared_draws(q) != shared_draws(p):
+        return False
+    if shared_draws(q):  # then few draws decide all codes
+        return True
+    low = int(min(q.min(), p.min()))
+    counts = [np.bincount(codes.astype(np.int64).reshape(-1) - low, minlength=2**16).astype(float) for codes in (q, p)]
+    deviation = np.sqrt(counts[0] + counts[1] + 1)  # of a difference of two counts
+    return bool((np.abs(counts[0] - counts[1]) <= 5 * deviation).all())
+
+
+def shared_draws(q: np.ndarray) -> str:
+    """'all', 'column', 'row': which elements of equal value got one and the same draw; "" if each has its own."""
+    if q.size < 100:
+        return ""
+    for name, axis in (("all", None), ("column", 0), ("row", -1)):
+        if axis is None or q.ndim > 1:
+            lines = q.reshape(1, -1) if axis is None else np.moveaxis(q, axis, -1).reshape(-1, q.shape[axis])
+            most = np.array([np.bincount(line.astype(np.int64) - int(line.min())).max() for line in lines])
+            if np.mean(most >= lines.shape[1] - 1) > 0.9:  # one value in each is the outlier
+                return name
+    return ""
 
 
 def rounding(round: Callable) -> Callable:
@@ -94,6 +147,17 @@ MISCONCEPTIONS = (
         "2.3 went to 3 in seven cases of ten. The probability of going up is the fraction."),
     Misconception("truncates towards zero", rounding(lambda steps, rng: np.trunc(steps + rng.random(steps.shape))),
         "`np.trunc` and casting go up for negative values. Use `np.floor`, which goes down for every sign."),
+    Misconception("Gaussian noise is added, then the result is rounded",
+        rounding(lambda steps, rng: np.round(steps + rng.normal(size=steps.shape))),
+        "A normal number may be larger than 1, and then the code is not a neighbour of the value. Draw uniformly."),
+    Misconception("one draw for each column",
+        rounding(lambda steps, rng: np.floor(steps + rng.random(steps.shape[-1:]))),
+        "`rng.random(n)` broadcasts over the rows, so all of a column go the same way. Draw for each element: "
+        "`rng.random(x.shape)`."),
+    Misconception("a generator with a seed of its own, so that every draw is the same",
+        rounding(lambda steps, rng: np.floor(steps + np.random.default_rng(0).random(steps.shape))),
+        "Seeded inside, it gives the same numbers at each call, and errors add up again over many calls. "
+        "Draw from the `rng` that is given."),
     Misconception("one draw for the whole tensor", rounding(lambda steps, rng: np.floor(steps + rng.random())),
         "All elements share one random number, so all go the same way. Draw one for each: `rng.random(x.shape)`."),
 )  # fmt: skip
@@ -105,8 +169,11 @@ EXERCISE = Exercise(
     points=2,
     reference=quantize_stochastic,
     cases=cases,
-    read=read_quantized,
+    read=read,
     judge=judge,
     misconceptions=MISCONCEPTIONS,
+    alike=alike,
+    shown=codes_and_scale,
+    run=with_use_of_rng,
     stretch=True,
 )

@@ -65,6 +65,11 @@ def multiplies(x, num_bits=8):
     return right.codes(x * scale, np.float32(1), num_bits), scale
 
 
+def epsilon_in_the_division(x, num_bits=8):
+    _, scale = right(x, num_bits)
+    return right.codes(x, scale + np.float32(1e-8), num_bits), scale
+
+
 def in_place(x, num_bits=8):
     q, scale = right(x, num_bits)
     x /= scale
@@ -82,6 +87,9 @@ MISCONCEPTIONS = (
     *families.divisors(right),
     *families.signed_dtypes(right),
     *families.scale_floors(right),
+    Misconception("an epsilon in the division", epsilon_in_the_division,
+        "x / (scale + 1e-8) is not x / scale: tensors of small values lose their steps. Replace a scale of exactly 0, "
+        "and divide by the scale itself."),
     Misconception("multiplies by the scale", multiplies,
         "scale is the size of one step, so x / scale says how many steps x is away from 0."),
     *families.results(right),

@@ -9,6 +9,7 @@ import numpy as np
 from labutils.arrays.inputs import MAX_BITS, Array, code_array, whole_number
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
+from labutils.course.reading import distinct
 from labutils.labs.contract import judge_floats, largest_at, read_floats
 from labutils.labs.lab01.dequantize_symmetric import reconstruct
 from labutils.labs.lab02 import LESSON
@@ -54,9 +55,10 @@ def judge(answer: dict, case: Case) -> None:
     worst = largest_at(error)
     # Roundings to float32: of q * scale and zero_point * scale, where somebody multiplies out, and of the difference.
     if not error[worst] <= 2.0**-22 * float(scale) * max(int(q.max()), int(zero_point)):
+        wanted, found = distinct(expected[worst], x[worst])
         raise Wrong(
             f"code {q[worst]} at scale {float(scale):.4g} and zero point {zero_point} stands for "
-            f"{expected[worst]:.6g}, but came back as {x[worst]:.6g}"
+            f"{wanted}, but came back as {found}"
         )
 
 

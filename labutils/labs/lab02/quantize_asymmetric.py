@@ -110,8 +110,8 @@ def judge_zero_point(zero_point: np.generic, steps: float, num_bits: int) -> Non
         raise Wrong(f"zero_point is the code of 0.0, so it should lie in [0, {quant_max}], but it is {zero_point}")
     if abs(zero_point - steps) > 0.5 + float32_noise(quant_max):
         raise Wrong(
-            f"0.0 lies {steps:.4g} steps above the smallest value of the range, so zero_point should be {steps:.0f}, "
-            f"but it is {zero_point}"
+            f"0.0 lies {steps + 0.0:.4g} steps above the smallest value of the range, so zero_point should be "
+            f"{round(steps)}, but it is {zero_point}"
         )
 
 
@@ -193,6 +193,10 @@ MISCONCEPTIONS = (
         right.but(round=lambda steps: wrapping(np.round(steps), np.int8).astype(np.int64)),
         "Up to 255 steps do not fit into int8: 195 wraps around to -61. "
         "Add the zero point and clamp while they are floats, and cast at the end."),
+    Misconception("the clamp comes before the zero point is added",
+        right.but(round=lambda steps: np.maximum(np.round(steps), 0)),
+        "Steps below 0 belong to values below 0: clamped to 0, all of these get the code of 0.0. Add the zero point, "
+        "then clamp."),
     Misconception("no clamp", right.but(clamp=families.unclamped),
         "Scale and zero point are both rounded, so the largest value can land half a step beyond the last code, and "
         "the cast wraps 256 around to 0. Clamp before you cast."),

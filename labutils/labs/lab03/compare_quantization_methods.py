@@ -14,7 +14,7 @@ from labutils.arrays.inputs import Array
 from labutils.arrays.metrics import quantization_error
 from labutils.arrays.scheme import Granularity, PerAxis, PerTensor, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_number, describe
+from labutils.course.reading import as_number, describe, distinct
 from labutils.labs.contract import trained_weights
 from labutils.labs.lab03 import LESSON
 from labutils.labs.lab03._channels import convolution_weights, uneven
@@ -85,7 +85,8 @@ def judge(answer: dict, case: Case) -> None:
             # A value next to a tie may get either code: one or two codes more or less, and 1e-3 of any mean.
             slack = 2 if measure == "codes_used" else 1e-12
             if not math.isclose(got, expected, rel_tol=1e-3, abs_tol=slack):
-                raise Wrong(f"{measure} of {name} should be {expected:.6g}, but it is {got:.6g}")
+                wanted, found = distinct(expected, got)
+                raise Wrong(f"{measure} of {name} should be {wanted}, but it is {found}")
 
 
 @dataclass(frozen=True)

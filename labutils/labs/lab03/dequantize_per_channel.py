@@ -11,7 +11,7 @@ from labutils.arrays.inputs import MAX_BITS, Array, code_array, real_array, requ
 from labutils.arrays.layout import Layout
 from labutils.arrays.scheme import Granularity, PerAxis, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import place
+from labutils.course.reading import distinct, place
 from labutils.labs import slices
 from labutils.labs.contract import judge_floats, largest_at, read_floats
 from labutils.labs.lab03 import LESSON
@@ -85,9 +85,10 @@ def judge(answer: dict, case: Case) -> None:
     error = np.abs(x - expected)
     worst = largest_at(error / steps)
     if not error[worst] <= 2.0**-22 * abs(expected[worst]):  # two roundings to float32
+        wanted, found = distinct(expected[worst], x[worst])
         raise Wrong(
             f"q[{place(worst)}] = {q[worst]} belongs to channel {worst[axis]}, whose scale is {steps[worst]:.4g}: "
-            f"it stands for {expected[worst]:.6g}, but came back as {x[worst]:.6g}"
+            f"it stands for {wanted}, but came back as {found}"
         )
 
 

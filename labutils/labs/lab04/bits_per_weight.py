@@ -8,7 +8,7 @@ from collections.abc import Callable
 from labutils.arrays.inputs import bit_width, whole_number
 from labutils.arrays.scheme import PerGroup
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_number
+from labutils.course.reading import as_number, distinct
 from labutils.labs.lab04 import LESSON
 
 
@@ -49,7 +49,8 @@ def read(value: object) -> dict:
 def judge(answer: dict, case: Case) -> None:
     expected = bits_per_weight(*case.args, **case.kwargs)
     if not math.isclose(answer["bits"], expected, rel_tol=1e-9):
-        raise Wrong(f"a weight costs {expected:.6g} bits, but the result is {answer['bits']:.6g}")
+        wanted, found = distinct(expected, answer["bits"])
+        raise Wrong(f"a weight costs {wanted} bits, but the result is {found}")
 
 
 def price(formula: Callable) -> Callable:

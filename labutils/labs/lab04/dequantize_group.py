@@ -9,7 +9,7 @@ import numpy as np
 from labutils.arrays.inputs import Array
 from labutils.arrays.scheme import PerGroup
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import place
+from labutils.course.reading import distinct, place
 from labutils.labs import slices
 from labutils.labs.contract import judge_floats, largest_at, read_floats
 from labutils.labs.lab03.dequantize_per_channel import codes_and_scales, reconstruct
@@ -64,10 +64,11 @@ def judge(answer: dict, case: Case) -> None:
     error = np.abs(x - expected)
     worst = largest_at(error - 2.0**-22 * np.abs(expected))
     if not error[worst] <= 2.0**-22 * abs(expected[worst]):  # two roundings to float32
+        wanted, found = distinct(expected[worst], x[worst])
         raise Wrong(
             f"code q[{place(worst)}] = {q[worst]} lies in group {worst[-1] // size} of its row, "
             f"whose scale is {each[worst]:.4g}: "
-            f"it stands for {expected[worst]:.6g}, but came back as {x[worst]:.6g}"
+            f"it stands for {wanted}, but came back as {found}"
         )
 
 

@@ -126,6 +126,21 @@ def equal_parts(x, num_bits=4, group_size=128):
     return piece_by_piece(np.array_split(x, count(x, group_size), axis=-1), num_bits)
 
 
+def padded_by(x: np.ndarray, size: int, count: int) -> np.ndarray:
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, count)]).reshape(*x.shape[:-1], -1, size)
+
+
+def padded_everywhere(x, num_bits=4, group_size=128):
+    padded = np.pad(x, (0, -x.shape[-1] % group_size))
+    q, scales = right(padded.reshape(*x.shape[:-1], -1), num_bits, group_size)  # as many rows as before, too long
+    return q[..., : x.shape[-1]], scales
+
+
+def full_groups(x, num_bits=4, group_size=128):
+    x.reshape(*x.shape[:-1], -1, group_size)  # raises for a short last group
+    return right(x, num_bits, group_size)
+
+
 def along_the_first_axis(x, num_bits=4, group_size=128):
     q, scales = right(np.moveaxis(x, 0, -1), num_bits, group_size)
     return np.moveaxis(q, -1, 0), np.moveaxis(scales, -1, 0)
@@ -159,6 +174,15 @@ MISCONCEPTIONS = (
     Misconception("the short group borrows values from the start of its row",
         right.but(split=lambda x, size: groups(x, size, mode="wrap")),
         "What fills the last group up takes part in its maximum. Fill up with zeros: they never are the largest."),
+    Misconception("whole groups get one more, all of padding",
+        right.but(split=lambda x, size: padded_by(x, size, size - x.shape[-1] % size)),
+        "`group_size - n % group_size` is a whole group where n is a multiple of it. `-n % group_size` is 0 there."),
+    Misconception("padded along every axis", padded_everywhere,
+        "`np.pad(x, (0, pad))` adds to each axis. Give it a pair for every axis, (0, 0) for all but the last."),
+    Misconception("only full groups can be made of a row",
+        full_groups,
+        "The reshape needs a row that is a multiple of `group_size`, and this one is not: fill its last group up with "
+        "zeros first, and cut the codes off again at the end."),
     Misconception("the codes keep the padding",
         right.but(join=lambda q, scales, x, size: (q.reshape(*x.shape[:-1], -1), scales[..., 0])),
         "q must have the shape of x. What was added to complete the last group is cut off at the end."),

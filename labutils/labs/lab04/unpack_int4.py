@@ -65,6 +65,10 @@ def unpacking(
     return unpack
 
 
+def sixteen_times_the_second(q):
+    return np.where(np.arange(q.shape[-1]) % 2 == 1, 16 * q.astype(np.int16), q).astype(np.int8)
+
+
 MISCONCEPTIONS = (
     Misconception("the sign is not extended", unpacking(to_code=lambda nibble: nibble),
         "1110 came back as 14. In four bits it is -2: where the highest of the four is set, the code is 16 less."),
@@ -100,6 +104,9 @@ MISCONCEPTIONS = (
         "int16 takes 2 bytes a code. int8 is enough, and what the rest of the lab expects."),
     Misconception("codes wider than they need to be", unpacking(dtype=np.int64),
         "int64 takes 8 bytes a code. int8 is enough, and what the rest of the lab expects."),
+    Misconception("the high nibble is not shifted down",
+        lambda packed, length: sixteen_times_the_second(unpack_int4(packed, length)),
+        "A mask of 1111 0000 leaves the high nibble where it is, 16 times too large. Shift it down by four."),
     Misconception("only the low nibbles", unpacking(order=lambda low, high: np.stack([low, low], axis=-1)),
         "Both codes of each pair came from the low nibble. The second one lies four bits higher."),
 )  # fmt: skip

@@ -276,6 +276,12 @@ MISCONCEPTIONS = (
     Misconception("the bias is scaled, too",
         right.but(forward=lambda layer, x, weight: scaled(layer, plus_bias(layer, x @ layer.q.to(x.dtype).t()))),
         "The scale belongs to the product. The bias is in the units of the result already: add it afterwards."),
+    Misconception("a row of zeros gives NaN, cast to an integer", right.but(floor=lambda scale: scale),
+        "The scale of that row is 0, and 0 / 0 is NaN. What an integer is made of NaN differs from machine to machine. "
+        "Use 1 where a scale is 0."),
+    Misconception("scales rounded to 16 bits",
+        right.but(floor=lambda scale: scale.masked_fill(scale == 0, 1).bfloat16().to(scale.dtype)),
+        "bfloat16 keeps three digits of a scale, and every weight of the row is off by as much. Leave scales float32."),
     Misconception("a smallest scale flattens tiny weights", right.but(floor=lambda scale: scale.clamp(min=1e-8)),
         "Weights of 1e-9 all became 0, for 1e-8 was the smallest scale. Replace only a scale of exactly 0."),
     Misconception("an epsilon added to the scale", right.but(floor=lambda scale: scale + 1e-8),
@@ -336,5 +342,6 @@ EXERCISE = Exercise(
     read=_layer.read,
     judge=_layer.judge,
     misconceptions=MISCONCEPTIONS,
+    shown=lambda answer: {},  # what is read are observations of the layer
     run=_layer.examine,
 )

@@ -15,6 +15,7 @@ from labutils.course.exercise import Case, Wrong
 from labutils.course.reading import describe
 from labutils.labs.lab05 import _layer_product, _layer_state
 from labutils.labs.lab05._layer_subject import Expected, Subject, float_layer
+from labutils.labs.tensors import NAN_CODES, watching_casts
 
 STEPS = (*_layer_product.STEPS, *_layer_state.STEPS)  # (observe a Subject, judge what was observed)
 
@@ -28,7 +29,9 @@ def examine(
     from_float = getattr(submission, "from_float", submission)
     linear = float_layer(weight, bias, dtype)
     before = {name: value.clone() for name, value in linear.state_dict().items()}
-    layer = from_float(linear)
+    layer, casts_nan = watching_casts(from_float, linear)
+    if casts_nan:
+        return {"nan": True}
     if not isinstance(layer, torch.nn.Module):
         return {"returned": describe(layer)}
     x = torch.from_numpy(x).to(linear.weight.dtype)
@@ -44,6 +47,8 @@ def examine(
 
 
 def read(seen: dict) -> dict:
+    if "nan" in seen:
+        raise Wrong(NAN_CODES)
     if "returned" in seen:
         raise Wrong(f"from_float should return the quantized layer, an nn.Module, but it returned {seen['returned']}")
     if "forward" in seen:

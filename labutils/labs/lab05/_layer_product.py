@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from labutils.course.exercise import Wrong
-from labutils.course.reading import describe, place
+from labutils.course.reading import describe, distinct, place
 from labutils.labs.lab05._layer_subject import Expected, Subject, as_float64, dtype_name
 
 
@@ -80,9 +80,9 @@ def require_product(y: np.ndarray, name: str, weight: np.ndarray, expected: Expe
     over = np.abs(y - wanted) - 4 * eps * size * (1 + expected.x.shape[-1] ** 0.5)
     if over.size and not (over <= 0).all():
         worst = np.unravel_index(np.argmax(np.nan_to_num(over, nan=np.inf)), over.shape)
+        text, found = distinct(wanted[worst], y[worst], 7)
         raise Wrong(
-            f"{name} [{place(worst)}] should be {wanted[worst]:.7g}, x by your own quantized weight plus the bias, "
-            f"but it is {y[worst]:.7g}"
+            f"{name} [{place(worst)}] should be {text}, x by your own quantized weight plus the bias, but it is {found}"
         )
 
 

@@ -10,13 +10,14 @@ import numpy as np
 
 from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import place
+from labutils.course.reading import distinct, place
 from labutils.labs import answers
 from labutils.labs.lab03.quantize_per_token import quantize_per_token
 from labutils.labs.lab05 import LESSON
 from labutils.labs.lab05._head import head, pooled
 from labutils.labs.lab05.quantized_matmul import integer_sums, quantized_matmul, read_product
 from labutils.labs.recipes import Recipe, Symmetric
+from labutils.labs.tensors import NAN_CODES, watching_casts
 
 
 def int8_linear(x: Array, w_q: Array, w_scale: Array, bias: Array | None = None) -> Array:
@@ -83,7 +84,15 @@ def on_tensors(submission: Callable, *arrays: np.ndarray | None) -> Any:
     """The submission's answer to tensors, which share their memory with the arrays: a change of them shows."""
     import torch
 
-    return submission(*(None if array is None else torch.from_numpy(array) for array in arrays))
+    return watching_casts(submission, *(None if array is None else torch.from_numpy(array) for array in arrays))
+
+
+def read(value: tuple) -> dict:
+    answer, casts_nan = value
+    seen = read_product(answer)
+    if casts_nan:
+        raise Wrong(NAN_CODES)
+    return seen
 
 
 rows = Symmetric(span=lambda x: np.abs(x).max(axis=-1, keepdims=True))
@@ -103,9 +112,10 @@ def judge(answer: dict, case: Case) -> None:
     bad = ~(np.abs(y - expected) <= slack)
     if bad.any():
         worst = tuple(np.argwhere(bad)[0])
+        wanted, found = distinct(expected[worst], y[worst], 7)
         raise Wrong(
-            f"result[{place(worst)}] should be {expected[worst]:.7g}, the integer {sums[worst]:.0f} times its two "
-            f"scales{'' if bias is None else ' plus the bias'}, but it is {y[worst]:.7g}"
+            f"result[{place(worst)}] should be {wanted}, the integer {sums[worst]:.0f} times its two "
+            f"scales{'' if bias is None else ' plus the bias'}, but it is {found}"
         )
 
 
@@ -142,6 +152,18 @@ def dequantized(x, w_q, w_scale, bias):
     return y if bias is None else y + bias
 
 
+def fake_quantized(x, w_q, w_scale, bias):
+    scale = x.abs().amax(-1, keepdim=True) / 127
+    scale = scale.masked_fill(scale == 0, 1)
+    return dequantized((x / scale).round() * scale, w_q, w_scale, bias)
+
+
+def unguarded(x, w_q, w_scale, bias):
+    scale = x.abs().amax(-1, keepdim=True) / 127
+    y = ((x / scale).round().char().float() @ w_q.float().t()) * (scale * w_scale)
+    return y if bias is None else y + bias
+
+
 def only_matrices(error: type[Exception]) -> Callable:
     def linear(x, w_q, w_scale, bias):
         if x.ndim != 2:
@@ -169,6 +191,12 @@ MISCONCEPTIONS = (
     Misconception("x stays float", dequantized,
         "This dequantizes the weight and multiplies floats, as `QuantizedLinear` does. Here x gets codes, too, and "
         "integers are multiplied."),
+    Misconception("floats made of the codes are multiplied", fake_quantized,
+        "The codes of x became floats again before the product: this is fake quantization, whose sums are rounded. "
+        "Multiply the codes, and scale the integer sums once."),
+    Misconception("a row of zeros gives NaN, cast to an integer", unguarded,
+        "The scale of that row is 0, and 0 / 0 is NaN. What an integer is made of NaN differs from machine to machine. "
+        "Use 1 where a scale is 0."),
     Misconception("accumulates in int8", right.but(sums=lambda q, w: q.astype(np.int8) @ w.T),
         "int8 by int8 in PyTorch is int8, and wraps around. `int_matmul` adds up in int32."),
     Misconception("accumulates in int16", right.but(sums=lambda q, w: q.astype(np.int16) @ w.T.astype(np.int16)),
@@ -219,7 +247,7 @@ EXERCISE = Exercise(
     points=2,
     reference=int8_linear,
     cases=cases,
-    read=read_product,
+    read=read,
     judge=judge,
     misconceptions=MISCONCEPTIONS,
     stretch=True,

@@ -10,7 +10,7 @@ import numpy as np
 from labutils import models
 from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_array, place
+from labutils.course.reading import as_array, distinct, place
 from labutils.labs import answers
 from labutils.labs.lab05 import LESSON
 from labutils.labs.lab05._head import head, pooled
@@ -46,6 +46,14 @@ def quantized_matmul(
     shapes that do not match, scales that are not positive and finite, and sums that int64 may not hold.
     """
     return models.quantized_matmul(a_q, a_scale, b_q, b_scale, a_zp, b_zp)
+
+
+def nearly_cancelling(rng: np.random.Generator) -> tuple:
+    """Codes whose product is 1, the difference of two sums of about 5e8, of which float32 keeps 7 digits."""
+    a, b = rng.integers(200, 256, 32_768), rng.integers(0, 128, 32_768)
+    order = rng.permutation(a.size)
+    codes = np.concatenate([a, a[order], [1]])[None].astype(np.uint8)
+    return codes, 0.5, np.concatenate([b, -b[order], [1]])[:, None].astype(np.int8), 0.25
 
 
 def cases() -> list[Case]:
@@ -85,6 +93,7 @@ def cases() -> list[Case]:
         Case("4096 of the largest codes", (largest, 0.01, largest.T.copy(), 0.01)),
         Case("4096 of the largest codes, with zero points", (high, 0.1, low, 1.0), {"a_zp": 1, "b_zp": 255}),
         Case("sums that are 0", (np.concatenate([row, row[:, ::-1]], axis=1), 0.1, balanced, 0.7)),
+        Case("large sums that nearly cancel", nearly_cancelling(rng)),
         Case("one product", (np.array([[-128]], np.int8), 0.25, np.array([[-128]], np.int8), 0.25)),
         Case("one column by one row", (codes(np.int8, 4, 1), 0.25, codes(np.int8, 1, 3), 0.25), {"a_zp": 2}),
     ]  # fmt: skip
@@ -115,9 +124,10 @@ def judge(answer: dict, case: Case) -> None:
     if (bad := ~(error <= allowed)).any():
         worst = np.unravel_index(np.argmax(np.where(bad, np.nan_to_num(error - allowed, nan=np.inf), 0)), y.shape)
         cancelled = "" if sums[worst] else ": the integers cancel, and floats do not"
+        wanted, found = distinct(expected[worst], y[worst], 9)
         raise Wrong(
-            f"result[{place(worst)}] should be {expected[worst]:.9g}, the integer {sums[worst]} times the scales, "
-            f"but it is {y[worst]:.9g}{cancelled}"
+            f"result[{place(worst)}] should be {wanted}, the integer {sums[worst]} times the scales, "
+            f"but it is {found}{cancelled}"
         )
 
 

@@ -109,6 +109,10 @@ def judge(answer: dict, case: Case) -> None:
         )
 
 
+def bits_in_order(answer: dict) -> dict:
+    return {"bits": np.array([bits for name, bits in sorted(answer.items()) if name != "refused"])}
+
+
 def in_words(bits: dict) -> str:
     return ", ".join(f"{name}: {int(value)}" for name, value in bits.items())
 
@@ -217,6 +221,7 @@ EXERCISE = Exercise(
     read=read,
     judge=judge,
     misconceptions=MISCONCEPTIONS,
+    shown=bits_in_order,
     stretch=True,
     run=returning_value_errors,
 )

@@ -142,6 +142,9 @@ MISCONCEPTIONS = (
         right.but(agree=lambda before, after, labels: after == labels),
         "That is the quantized model's accuracy once more. Agreement asks whether the two models say the same, be it "
         "right or wrong: no label takes part."),
+    Misconception("agreement counts the differences",
+        right.but(agree=lambda before, after, labels: before != after),
+        "That is how often the two models differ. Agreement is how often they do not."),
     Misconception("agreement where both are right",
         right.but(agree=lambda before, after, labels: (before == labels) & (after == labels)),
         "Two models agree as well where both give the same wrong answer. Compare their answers, without the labels."),

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labutils import models
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_number, describe
+from labutils.course.reading import as_number, describe, distinct
 from labutils.labs.lab06 import LESSON
 from labutils.labs.lab06._coarse import coarse
 from labutils.labs.lab06._models import build, difference, inputs, outputs
@@ -83,6 +85,10 @@ def read(value: Any) -> dict:
     return {"changed": bool(difference(model, name)), **named}
 
 
+def falls(answer: dict) -> dict:
+    return {"falls": np.array([answer[name] for name in sorted(answer) if name != "changed"])}
+
+
 @cache
 def expected_falls(name: str, kind: str, step: float) -> dict[str, float]:
     return layer_sensitivity(build(name), score_function(kind, name, step), coarse(step))
@@ -101,7 +107,8 @@ def judge(answer: dict, case: Case) -> None:
         raise Wrong(f"`{extra[0]}` is not the name of a linear layer of this model")
     for name, fall in expected.items():
         if not math.isclose(answer[name], fall, rel_tol=1e-3, abs_tol=1e-6):
-            raise Wrong(f"with `{name}` alone quantized the score falls by {fall:.4g}, but you say {answer[name]:.4g}")
+            wanted, found = distinct(fall, answer[name], 4)
+            raise Wrong(f"with `{name}` alone quantized the score falls by {wanted}, but you say {found}")
 
 
 def only(model, convert, name):
@@ -215,5 +222,6 @@ EXERCISE = Exercise(
     read=read,
     judge=judge,
     misconceptions=MISCONCEPTIONS,
+    shown=falls,
     run=on_model,
 )

@@ -125,6 +125,12 @@ def kl(p: np.ndarray, q: np.ndarray, normalise: bool = True, skip_zeros: bool = 
     return float(np.sum(p * np.log(p / q)))
 
 
+def kl_where_both(p: np.ndarray, q: np.ndarray) -> float:
+    p, q = p / p.sum(), q / q.sum()
+    both = (p > 0) & (q > 0)
+    return float(np.sum(p[both] * np.log(p[both] / q[both])))
+
+
 @dataclass(frozen=True)
 class Cut(Recipe):
     """The cut of a histogram at which P and Q are most alike; `result` is what is returned of the two ends."""
@@ -167,6 +173,10 @@ MISCONCEPTIONS = (
     Misconception("empty bins get a share", right.but(q=lambda kept, level: on_levels(kept, level, everywhere=True)),
         "What a level holds is spread over those of its bins that were not empty. Yours puts values where there were "
         "none."),
+    Misconception("bins in which Q is 0 are left out of the sum",
+        right.but(divergence=lambda p, q: kl_where_both(p, q)),
+        "Where Q is 0 and P is not, the divergence is infinite: Q says that what happens cannot happen. Leave out only "
+        "the bins in which P is 0."),
     Misconception("0 log 0 is NaN", right.but(divergence=lambda p, q: kl(p, q, skip_zeros=False)),
         "Where P is 0, P log(P / Q) counts 0, but in floats it is NaN, and `argmin` takes NaN for the least. Sum only "
         "where P is not 0."),

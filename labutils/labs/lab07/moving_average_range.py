@@ -11,6 +11,7 @@ import numpy as np
 from labutils.arrays.calibration import MovingAverage, Range
 from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
+from labutils.course.reading import distinct
 from labutils.labs.lab07 import LESSON
 from labutils.labs.lab07._ranges import read_range
 from labutils.labs.recipes import Recipe
@@ -56,7 +57,8 @@ def cases() -> list[Case]:
 def judge(answer: dict, case: Case) -> None:
     for name, wanted in zip(("low", "high"), moving_average_range(*case.args)):
         if not math.isclose(answer[name], wanted, rel_tol=1e-4, abs_tol=1e-6):
-            raise Wrong(f"{name} should be {wanted:.5g}, but it is {answer[name]:.5g}")
+            expected, found = distinct(wanted, answer[name], 5)
+            raise Wrong(f"{name} should be {expected}, but it is {found}")
 
 
 def smooth(state, new, momentum):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labutils.course.exercise import Wrong
-from labutils.course.reading import as_array, place
+from labutils.course.reading import as_array, distinct, place
 from labutils.labs.contract import largest_at
 
 
@@ -27,4 +27,5 @@ def judge_close(found: np.ndarray, wanted: np.ndarray, name: str, meaning: str) 
     off = np.where(np.isfinite(off), off, np.inf)
     worst = largest_at(off)
     if off[worst] > 1e-5 * np.abs(wanted).max() + 1e-30:
-        raise Wrong(f"{name}[{place(worst)}] should be {meaning} = {wanted[worst]:.6g}, but it is {found[worst]:.6g}")
+        expected, came = distinct(wanted[worst], found[worst])
+        raise Wrong(f"{name}[{place(worst)}] should be {meaning} = {expected}, but it is {came}")

@@ -118,6 +118,12 @@ class SmoothedLayer(Recipe):
 right = SmoothedLayer()
 
 
+def division_behind(linear, scales):
+    import torch
+
+    return torch.nn.Sequential(*reversed(right(linear, scales)))
+
+
 def new_layer(linear, bias=True):
     import torch
 
@@ -140,6 +146,8 @@ MISCONCEPTIONS = (
     Misconception("the input is multiplied, too", right.but(divisors=lambda scales: 1 / scales),
         "Input and weight are both multiplied, so the outputs are not what they were. What one side gains the other "
         "must lose."),
+    Misconception("the division stands behind the layer", lambda linear, scales: division_behind(linear, scales),
+        "The scales belong to the inputs, and behind the layer there are outputs. Divide first, then apply the layer."),
     Misconception("the input is not divided", right.but(result=lambda smoothed: smoothed[1]),
         "The weight has the scales in it, but nothing takes them out of the input. Put the division before the layer."),
     Misconception("the weight is left as it was", right.but(weight=lambda weight, scales: weight.clone()),

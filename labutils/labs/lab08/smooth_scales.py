@@ -11,6 +11,7 @@ import numpy as np
 from labutils import data
 from labutils.arrays.inputs import Array, real_array, real_number, require_finite, require_one_library, working_dtype
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
+from labutils.course.reading import distinct
 from labutils.labs.contract import arguments, trained_weights
 from labutils.labs.lab08 import LESSON
 from labutils.labs.lab08._floats import as_float64
@@ -125,7 +126,8 @@ def judge(answer: dict, case: Case) -> None:
     worst = int(np.argmax(off))
     if off[worst] > 1e-4:
         given = f"max|X| = {a[worst]:.4g} and max|W| = {w[worst]:.4g} in channel {worst}, alpha = {alpha:g}"
-        raise Wrong(f"{given}: scales[{worst}] should be {wanted[worst]:.6g}, but it is {scales[worst]:.6g}")
+        expected, found = distinct(wanted[worst], scales[worst])
+        raise Wrong(f"{given}: scales[{worst}] should be {expected}, but it is {found}")
 
 
 @dataclass(frozen=True)

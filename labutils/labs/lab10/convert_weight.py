@@ -35,6 +35,14 @@ def convert_weight(w: Array, scale: Array, num_bits: int = 8) -> Array:
     return affine.quantize(steps, Scheme(num_bits), (library.ones((), dtype=steps.dtype), 0)).codes
 
 
+def half_way(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Weights that are k + 1/2 steps in float32, for scales by whose reciprocal some of them are not."""
+    scale = rng.uniform(0.01, 0.1, (8, 1)).astype(np.float32)
+    codes = rng.integers(-120, 120, (8, 200)).astype(np.float32) + np.float32(0.5)
+    w = codes * scale
+    return np.where(w / scale == codes, w, 0), scale
+
+
 def cases() -> list[Case]:
     rng = np.random.default_rng(12)
     w = trained_weights()
@@ -50,6 +58,7 @@ def cases() -> list[Case]:
         Case("a square matrix, a scale for each row", (square, np.geomspace(0.05, 5, 12).astype(f4)[:, None], 3)),
         Case("convolution weights", (conv, rng.uniform(0.2, 0.6, (6, 1, 1, 1)).astype(f4), 3)),
         Case("all weights zero", (np.zeros((2, 5), f4), np.array([[0.1], [0.2]], f4), 2)),
+        Case("weights half way between two codes", (*half_way(rng), 8)),
         Case("12 bits", (w[:4], f4(np.abs(w[:4]).max() / 2000), 12)),
     ]
 
@@ -72,6 +81,7 @@ def judge(answer: dict, case: Case) -> None:
             f"{num_bits}-bit codes lie in [{wanted.quant_min}, {wanted.quant_max}], but the result reaches from "
             f"{q.min()} to {q.max()}"
         )
+    judge_ties(q, w, w / scale)
     scale = np.broadcast_to(scale.astype(np.float64), w.shape)
     v = np.clip(w / scale, wanted.quant_min, wanted.quant_max)
     off = np.abs(v - q)
@@ -80,6 +90,21 @@ def judge(answer: dict, case: Case) -> None:
         raise Wrong(
             f"w[{place(worst)}] = {w[worst]:.6g} was trained on a scale of {scale[worst]:.6g}, {v[worst]:.4g} steps "
             f"of it within the grid, but its code is {q[worst]}"
+        )
+
+
+def judge_ties(q: np.ndarray, w: np.ndarray, steps: np.ndarray) -> None:
+    """Half way between two codes, all weights follow one rule, as they did in training."""
+    tie = (np.abs(steps - np.floor(steps)) == 0.5) & (np.abs(steps) < 127)
+    if tie.sum() < 100:
+        return
+    away = np.sign(steps) * np.floor(np.abs(steps) + 0.5)
+    rules = [np.round(steps), np.floor(steps + 0.5), np.ceil(steps - 0.5), away]
+    if not any(np.array_equal(q[tie], rule[tie]) for rule in rules):
+        where = largest_at(tie & (q != rules[0]))
+        raise Wrong(
+            f"w[{place(where)}] is exactly {steps[where]:g} steps, which training rounded to {rules[0][where]:g}, but "
+            f"its code is {q[where]}: a product with 1 / scale is not the quotient"
         )
 
 
@@ -97,6 +122,12 @@ class OnGivenScale(Symmetric):
 
 
 right = OnGivenScale()
+
+
+def torch_one():
+    import torch
+
+    return torch.ones(())
 
 
 def absmax_scale(w, num_bits, axes=None):
@@ -131,6 +162,9 @@ MISCONCEPTIONS = (
     Misconception("floor instead of round", right.but(round=np.floor),
         "`floor` always goes down. Training rounded to the nearest."),
     *families.signed_dtypes(right),
+    Misconception("multiplies by the reciprocal of the scale",
+        lambda w, scale, num_bits=8: right(w * (1 / scale), torch_one(), num_bits),
+        "`w * (1 / scale)` rounds twice, and half way between two codes that decides. Training divided: divide, too."),
     Misconception("returns the fake-quantized weights", right.but(result=lambda q, scale, w: q * scale),
         "These are still floats. What is stored, and multiplied by the integer kernel, are the codes."),
     Misconception("multiplies by the scale", right.but(scale_of=lambda w, scale, bits: 1 / scale),

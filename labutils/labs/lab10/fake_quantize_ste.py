@@ -116,7 +116,7 @@ def judge_values(y: np.ndarray, x: np.ndarray, scale: np.ndarray, num_bits: int)
     worst = largest_at(off)
     if not off[worst] <= 0:
         raise Wrong(
-            f"the result at [{place(worst)}] is {y[worst]:.6g}, which is {codes[worst]:.4g} times its scale "
+            f"the result at [{place(worst)}] is {y[worst]:.6g}, which is {codes[worst] + 0.0:.4g} times its scale "
             f"{scale[worst]:.4g}: it should be a whole number of steps"
         )
     if codes.min() < low - 0.5 or codes.max() > high + 0.5:
@@ -128,7 +128,7 @@ def judge_values(y: np.ndarray, x: np.ndarray, scale: np.ndarray, num_bits: int)
     worst = largest_at(lost)
     if lost[worst] > 0:
         raise Wrong(
-            f"x[{place(worst)}] = {x[worst]:.6g} is {v[worst]:.4g} steps of scale, but the result there is "
+            f"x[{place(worst)}] = {x[worst]:.6g} is {v[worst] + 0.0:.4g} steps of scale, but the result there is "
             f"{round(float(codes[worst]))} steps"
         )
 
@@ -148,8 +148,8 @@ def judge_gradient(grad: np.ndarray, x: np.ndarray, v: np.ndarray, num_bits: int
         inside = "inside the grid, so the gradient passes" if must[where] else "beyond the last code: no gradient"
         wanted = above[where] if must[where] else 0
         raise Wrong(
-            f"x[{place(where)}] = {x[where]:.4g} is {v[where]:.4g} steps, {inside}; {above[where]:.4g} comes from "
-            f"above, {wanted:.4g} should reach x, and {grad[where]:.4g} does"
+            f"x[{place(where)}] = {x[where]:.4g} is {v[where] + 0.0:.4g} steps, {inside}; {above[where]:.4g} comes "
+            f"from above, {wanted:.4g} should reach x, and {grad[where]:.4g} does"
         )
 
 
@@ -234,6 +234,11 @@ MISCONCEPTIONS = (
         "The lowest and the highest code are limits for x / scale. Compare like with like."),
     Misconception("returns the codes", right.but(result=lambda q, scale: q),
         "Fake quantization comes back to the values that the codes stand for: the network goes on in floats."),
+    Misconception("returns the codes",
+        right.but(result=lambda q, scale: q, back=lambda grad, scale, mask: grad * mask / scale),
+        "Fake quantization comes back to the values that the codes stand for: the network goes on in floats."),
+    Misconception("one code too many", right.but(limits=lambda bits: (-(2 ** (bits - 1)), 2 ** (bits - 1))),
+        "The largest code is 2^(b-1) - 1: 127 at 8 bits, not 128. One of the 2^b codes stands for 0."),
     Misconception("no clamp", right.but(limits=lambda bits: (-(2**30), 2**30)),
         "Codes beyond the last one do not exist, however far x lies outside. Clamp to [-2^(b-1), 2^(b-1) - 1]."),
     Misconception("the lowest code is missing",

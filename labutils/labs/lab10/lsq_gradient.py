@@ -12,7 +12,7 @@ import numpy as np
 from labutils.arrays.inputs import real_array
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_number
+from labutils.course.reading import as_number, distinct
 from labutils.labs.contract import trained_weights
 from labutils.labs.lab10 import LESSON
 from labutils.labs.lab10._grid import limits
@@ -85,7 +85,8 @@ def judge(answer: dict, case: Case) -> None:
     # float32 leaves v with an error of 2^-23 |v|, and the sum may cancel: compare with what was summed.
     tolerance = factor * np.sum(np.abs(each) + np.abs(grad) * Scheme(num_bits).quant_max * 2.0**-10) * 2e-4
     if not abs(got - expected) <= tolerance:
-        raise Wrong(f"the gradient should be {expected:.6g}, but it is {got:.6g}")
+        wanted, found = distinct(expected, got)
+        raise Wrong(f"the gradient should be {wanted}, but it is {found}")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,15 @@ MISCONCEPTIONS = (
         "Under the root stands the last code times N, the number of elements that share the scale."),
     Misconception("the factor without its root", right.but(factor=lambda n, high: 1 / (n * high)),
         "The sum over N elements grows like the root of N, so it is divided by a root."),
+    Misconception("quant_max stands outside the root",
+        right.but(factor=lambda n, high: 1 / (math.sqrt(n) * high)),
+        "The root is of the whole product, N times quant_max."),
+    Misconception("the number of rows for N", lambda x, scale, grad, num_bits=8: right.but(
+            factor=lambda n, high: 1 / math.sqrt(len(x) * high))(x, scale, grad, num_bits),
+        "`len(x)` counts rows. N is how many elements share the scale: all of them."),
+    Misconception("the number of codes for quant_max",
+        right.but(factor=lambda n, high: 1 / math.sqrt(n * (2 * high + 2))),
+        "Under the root stands the last positive code, 2^(b-1) - 1, not the number of codes."),
     Misconception("the number of levels for quant_max",
         right.but(factor=lambda n, high: 1 / math.sqrt(n * (2 * high + 1))),
         "Under the root stands the last positive code, 2^(b-1) - 1, not the number of levels."),

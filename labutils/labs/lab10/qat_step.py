@@ -10,7 +10,7 @@ import numpy as np
 
 from labutils.arrays.inputs import positive_number
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_array, place
+from labutils.course.reading import as_array, distinct, place
 from labutils.labs.lab10 import LESSON
 from labutils.labs.lab10._grid import gradient_masks, limits
 from labutils.labs.lab10.fake_quantize_ste import NO_BRAKE, fake_quantize_ste
@@ -77,7 +77,13 @@ def read(value: tuple) -> dict:
     new, changed = value
     if changed:
         raise Wrong("it changed the weights that it was given: return new ones, and leave w as it is")
-    return {"w": as_array(new, "the result")}
+    w = as_array(new, "the result")
+    if getattr(new, "requires_grad", False) and not getattr(new, "is_leaf", True):
+        raise Wrong(
+            "the result is still attached to the graph of this step, and the next step would go back through it: end "
+            "with `.detach()`, or update under `torch.no_grad()`"
+        )
+    return {"w": w}
 
 
 def stepped_everywhere(w, x, target, scale, num_bits: int, rate: float) -> np.ndarray:
@@ -103,9 +109,9 @@ def judge(answer: dict, case: Case) -> None:
         where = np.unravel_index(np.argmax(wrong), wrong.shape)
         wanted = moved[where] if must[where] else w[where]
         beyond = "" if must[where] else " lies beyond the grid and"
+        expected, found = distinct(wanted, new[where])
         raise Wrong(
-            f"w[{place(where)}] = {w[where]:.6g}{beyond} should be {wanted:.6g} after the step, but it is "
-            f"{new[where]:.6g}"
+            f"w[{place(where)}] = {w[where]:.6g}{beyond} should be {expected} after the step, but it is {found}"
         )
 
 
@@ -190,6 +196,10 @@ MISCONCEPTIONS = (
     Misconception("no gradient is asked for", without_requires_grad,
         "`w` is a plain tensor, for which torch keeps no gradient. Make a copy of it that requires one, and compute "
         "the loss from that copy."),
+    Misconception("the new weights are still attached to the graph",
+        right.but(result=lambda new, gradient, quantize: (new.requires_grad_() * 1.0)),
+        "The new weights remember how they were made. In a loop the second step finds no leaf to take a gradient of, "
+        "or goes back through the first. Detach them."),
     Misconception("the weights are changed in place", in_place,
         "`w -= ...` and `w.copy_` write into the caller's tensor. Make a new one."),
 )  # fmt: skip

@@ -15,7 +15,7 @@ def measures(original, quantized, dequantized):
         "mse": mse,
         "mae": float(abs(e).mean()),
         "max_error": float(abs(e).max()),
-        "relative_error": mse / float(original.var()),
+        "relative_error": mse / float(original.var()) if mse else 0.0,
         "sqnr_db": 10 * math.log10(float((original**2).mean()) / mse) if mse else math.inf,
         "codes_used": len(set(quantized.ravel().tolist())),
     }
@@ -30,7 +30,7 @@ def as_numpy_scalars(original, quantized, dequantized):
         "mse": mse,
         "mae": np.linalg.norm(e.ravel(), 1) / e.size,
         "max_error": np.linalg.norm(e.ravel(), np.inf),
-        "relative_error": mse / np.var(original),
+        "relative_error": mse / np.var(original) if mse else 0.0,
         "sqnr_db": sqnr,
         "codes_used": np.unique(quantized).size,
         "extra": "a key more than was asked for",
@@ -42,7 +42,7 @@ def by_difference_of_logs(original, quantized, dequantized):
     mse = e @ e / e.size
     power = np.mean(original.astype(np.float64) ** 2)
     result = {"mse": mse, "mae": np.abs(e).sum() / e.size, "max_error": max(abs(e.min()), abs(e.max()))}
-    result["relative_error"] = mse / original.astype(np.float64).var()
+    result["relative_error"] = mse / original.astype(np.float64).var() if mse else 0
     result["sqnr_db"] = 10 * (np.log10(power) - np.log10(mse)) if mse > 0 else float("inf")
     result["codes_used"] = int((np.bincount(quantized.ravel().astype(int) + 32768) > 0).sum())
     return result
@@ -55,7 +55,7 @@ def from_rms(original, quantized, dequantized):
         "mse": rms**2,
         "mae": np.average(np.abs(e)),
         "max_error": np.max(np.abs(e)),
-        "relative_error": (rms / np.std(original.astype(np.float64))) ** 2,
+        "relative_error": (rms / np.std(original.astype(np.float64))) ** 2 if rms else 0.0,
         "sqnr_db": -20 * np.log10(rms / np.sqrt(np.mean(original.astype(np.float64) ** 2))) if rms else np.inf,
         "codes_used": len(np.unique(quantized)),
     }
@@ -71,7 +71,7 @@ def torch_measures(original, quantized, dequantized):
         "mse": mse,
         "mae": e.abs().mean(),
         "max_error": e.abs().max(),
-        "relative_error": mse / x.var(correction=0),
+        "relative_error": mse / x.var(correction=0) if mse > 0 else mse,
         "sqnr_db": 10 * torch.log10((x * x).mean() / mse),
         "codes_used": torch.tensor(quantized).unique().numel(),
     }

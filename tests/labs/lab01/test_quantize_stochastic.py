@@ -110,14 +110,14 @@ def round_with_centred_noise(x, num_bits, rng):
     return np.clip(q, -quant_max(num_bits), quant_max(num_bits)).astype(code_dtype(num_bits)), scale
 
 
-def own_generator(x, num_bits, rng):
+def child_generator(x, num_bits, rng):
     scale = scale_of(x, num_bits)
-    noise = np.random.default_rng(123).random(x.shape)
+    noise = np.random.default_rng(rng.integers(2**60)).random(x.shape)
     q = np.clip(np.floor(x / scale + noise), -quant_max(num_bits), quant_max(num_bits))
     return q.astype(code_dtype(num_bits)), scale
 
 
-RIGHT = [floor_plus_noise, coin_by_fraction, ceil_minus_noise, round_with_centred_noise, own_generator]
+RIGHT = [floor_plus_noise, coin_by_fraction, ceil_minus_noise, round_with_centred_noise, child_generator]
 
 
 @pytest.mark.parametrize("answer", RIGHT)

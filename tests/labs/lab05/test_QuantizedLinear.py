@@ -42,6 +42,10 @@ REPAIRS = {  # in the order in which a check asks for them: what it names, and w
         "self.q.numel() + 4 * self.scales.numel()",
         "sum(buffer.nbytes for buffer in self.buffers())",
     ),
+    "a row of zeros gives NaN, cast to an integer": (
+        ".values / 127",
+        ".values / 127; scales[scales == 0] = 1",
+    ),
     "codes are computed in 16 bits": ("linear.weight.data", "linear.weight.data.float()"),
     "the weight is float32, whatever came": ("self.q * self.scales, ", "(self.q * self.scales).to(x.dtype), "),
 }

@@ -92,7 +92,13 @@ def the_recipe(x, threshold=6.0):
     return right(x, threshold)
 
 
+def over_all_axes_but_the_last(x, threshold=6.0):
+    mask = x.abs().amax(dim=tuple(range(x.ndim - 1))) > threshold
+    return x * ~mask, x * mask
+
+
 RIGHT = [
+    over_all_axes_but_the_last,
     filled_by_mask, times_mask, torch_where_and_difference, index_by_index, split_in_numpy, copied_into_zeros,
     the_recipe,
 ]  # fmt: skip

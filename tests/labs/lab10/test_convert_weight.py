@@ -59,8 +59,8 @@ def from_the_fake_quantized(w, scale, num_bits=8):
     return (round_through_then_clamp(w, scale, num_bits) / scale).round().to(kind(num_bits))
 
 
-def reciprocal(w, scale, num_bits=8):
-    return (w * (1 / scale)).round().clamp(*limits(num_bits)).to(kind(num_bits))
+def division_in_place(w, scale, num_bits=8):
+    return w.clone().div_(scale).round().clamp(*limits(num_bits)).to(kind(num_bits))
 
 
 def codes_in_numpy(w, scale, num_bits=8):
@@ -78,7 +78,8 @@ def the_recipe(w, scale, num_bits=8):
 
 
 RIGHT = [
-    round_clamp_cast, clamp_round_cast, from_the_fake_quantized, reciprocal, codes_in_numpy, nearest_level, the_recipe,
+    round_clamp_cast, clamp_round_cast, from_the_fake_quantized, division_in_place, codes_in_numpy, nearest_level,
+    the_recipe,
 ]  # fmt: skip
 
 

@@ -1,0 +1,141 @@
+"""Lab 02: the asymmetric quantizer, its inverse, and a given range."""
+
+import numpy as np
+
+from tests.labs.natural import mistake
+
+
+def codes(steps, num_bits):
+    return np.clip(steps, 0, 2**num_bits - 1).astype(np.uint8 if num_bits <= 8 else np.uint16)
+
+
+def on_range(x, low, high, num_bits):
+    scale = (high - low) / (2**num_bits - 1) or 1.0
+    zero_point = int(np.round(-low / scale))
+    return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
+
+
+@mistake("quantize_asymmetric", "a range from 0 to the maximum")
+def low_is_at_least_zero(x, num_bits=8):
+    return on_range(x, max(x.min(), 0), max(x.max(), 0), num_bits)
+
+
+@mistake("quantize_asymmetric", "clamp")
+def zero_point_added_after_the_clamp(x, num_bits=8):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / (2**num_bits - 1) or 1.0
+    zero_point = int(np.round(-low / scale))
+    q = np.clip(np.round(x / scale), 0, 2**num_bits - 1) + zero_point
+    return q.astype(np.int64).astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point
+
+
+@mistake("quantize_asymmetric", "divides by zero")
+def no_guard_for_zeros(x, num_bits=8):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / (2**num_bits - 1)
+    zero_point = int(np.round(-low / scale))
+    return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
+
+
+@mistake("quantize_asymmetric", "range leaves 0 out")
+def no_guard_for_a_constant(x, num_bits=8):
+    low, high = x.min(), x.max()
+    scale = (high - low) / (2**num_bits - 1)
+    zero_point = np.round(-low / scale)
+    return codes(np.round(x / scale) + zero_point, num_bits), scale, int(zero_point)
+
+
+@mistake("quantize_asymmetric", "wrong order|order")
+def zero_point_before_scale(x, num_bits=8):
+    q, scale, zero_point = on_range(x, min(x.min(), 0), max(x.max(), 0), num_bits)
+    return q, zero_point, scale
+
+
+@mistake("quantize_asymmetric", "the zero point is not rounded")
+def zero_point_not_rounded(x, num_bits=8):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / (2**num_bits - 1) or 1.0
+    zero_point = -low / scale
+    return codes(np.round(x / scale + zero_point), num_bits), scale, zero_point
+
+
+@mistake("quantize_asymmetric")
+def zero_point_from_the_top(x, num_bits=8):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / (2**num_bits - 1) or 1.0
+    zero_point = int(np.round(high / scale))
+    return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
+
+
+@mistake("quantize_asymmetric", "zero point in the middle of the codes")
+def always_128(x, num_bits=8):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / (2**num_bits - 1) or 1.0
+    return codes(np.round(x / scale) + 128, num_bits), scale, 128
+
+
+@mistake("quantize_asymmetric", "floor under|epsilon")
+def smallest_range_of_1e_5(x, num_bits=8):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = max(high - low, 1e-5) / (2**num_bits - 1)
+    zero_point = int(np.round(-low / scale))
+    return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
+
+
+@mistake("dequantize_asymmetric", "wrap|uint8|unsigned")
+def subtracts_in_uint8(q, scale, zero_point):
+    return (q - np.asarray(zero_point).astype(q.dtype)).astype(np.float32) * np.float32(scale)
+
+
+@mistake("dequantize_asymmetric", "after|outside|scale")
+def zero_point_subtracted_last(q, scale, zero_point):
+    return q.astype(np.float32) * np.float32(scale) - np.float32(zero_point)
+
+
+@mistake("dequantize_asymmetric", "added|sign")
+def zero_point_added(q, scale, zero_point):
+    return (q.astype(np.float32) + zero_point) * np.float32(scale)
+
+
+@mistake("dequantize_asymmetric", "the codes are read as signed")
+def through_int8(q, scale, zero_point):
+    return (q.astype(np.int8).astype(np.float32) - zero_point).astype(np.float32) * np.float32(scale)
+
+
+@mistake("dequantize_asymmetric", "float64")
+def all_in_float64(q, scale, zero_point):
+    return (q.astype(np.float64) - zero_point) * scale
+
+
+@mistake("quantize_in_range", "widened")
+def range_as_it_is(x, low, high, num_bits=8):
+    scale = (high - low) / (2**num_bits - 1)
+    zero_point = int(np.round(-low / scale))
+    return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
+
+
+@mistake("quantize_in_range", "zero point in the middle of the codes")
+def symmetric_about_the_middle(x, low, high, num_bits=8):
+    low, high = min(low, 0), max(high, 0)
+    scale = (high - low) / (2**num_bits - 1)
+    zero_point = 2 ** (num_bits - 1)
+    return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
+
+
+@mistake("quantize_in_range", "range of the (clipped )?values")
+def clips_and_takes_the_range_of_the_values(x, low, high, num_bits=8):
+    x = np.clip(x, low, high)
+    return on_range(x, min(x.min(), 0), max(x.max(), 0), num_bits)
+
+
+@mistake("quantize_in_range")
+def low_and_high_exchanged(x, low, high, num_bits=8):
+    return on_range(x, min(-high, 0), max(-low, 0), num_bits)
+
+
+@mistake("quantize_in_range", "2\\^b")
+def one_level_too_many(x, low, high, num_bits=8):
+    low, high = min(low, 0), max(high, 0)
+    scale = (high - low) / 2**num_bits
+    zero_point = int(np.round(-low / scale))
+    return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
