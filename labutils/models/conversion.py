@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from labutils.arrays.scheme import Scheme
-from labutils.models.layers import PER_CHANNEL, HeldLinear, PackedLinear, QuantizedLinear
+from labutils.models.layers import PER_CHANNEL, HeldLinear, QuantizedLinear, layer_kind
 from labutils.models.left_in_float import left_in_float, tied_elsewhere, warn
 from labutils.models.linear import linear_layers, plain_linear
 from labutils.models.replacement import replaced_copy
@@ -77,7 +77,7 @@ def _choices(
 ) -> dict[str, Convert | None]:
     """Name -> how that layer is replaced, or None for float."""
     _require_choices({"convert": convert, **rules})
-    _require_known_names(rules, layers)
+    require_known_names(rules, layers)
     choices: dict[str, Convert | None] = {}
     first_name: dict[nn.Module, str] = {}
     for name, layer in layers.items():
@@ -100,7 +100,8 @@ def _require_choices(choices: Mapping[str, Convert | None]) -> None:
             raise TypeError(f"{name}: expected a Scheme or a function of a layer, got {choice!r}")
 
 
-def _require_known_names(patterns: Iterable[str], layers: Mapping[str, nn.Linear]) -> None:
+def require_known_names(patterns: Iterable[str], layers: Mapping[str, nn.Linear]) -> None:
+    """ValueError, with the names that are nearest, for a pattern that fits no layer."""
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in layers):
             near = difflib.get_close_matches(pattern, layers, n=3) or list(layers)[:3]
@@ -110,7 +111,7 @@ def _require_known_names(patterns: Iterable[str], layers: Mapping[str, nn.Linear
 def _replacement(name: str, layer: nn.Linear, choice: Convert) -> nn.Module:
     try:
         if isinstance(choice, Scheme):
-            return (PackedLinear if choice.num_bits < 8 else QuantizedLinear)(layer, choice)
+            return layer_kind(choice)(layer, choice)
         replacement = choice(plain_linear(layer))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error

@@ -10,10 +10,22 @@ They are for inference: their weights are buffers, and no gradient reaches a wei
 `deepcopy`, `pickle`, `.to()` and safetensors like any layer; what is saved does not depend on the machine.
 """
 
+from labutils.arrays.scheme import Scheme
 from labutils.models.layers.base import GROUPS, PER_CHANNEL
 from labutils.models.layers.held import HeldLinear
 from labutils.models.layers.int8 import Int8Linear
 from labutils.models.layers.packed import PackedLinear
 from labutils.models.layers.quantized import QuantizedLinear
 
-__all__ = ["GROUPS", "PER_CHANNEL", "HeldLinear", "Int8Linear", "PackedLinear", "QuantizedLinear"]
+__all__ = ["GROUPS", "PER_CHANNEL", "HeldLinear", "Int8Linear", "PackedLinear", "QuantizedLinear", "layer_kind"]
+
+
+def layer_kind(scheme: Scheme) -> type[QuantizedLinear] | type[PackedLinear]:
+    """The layer for weights of `scheme` and float activations: below 8 bits, codes are packed.
+
+    >>> layer_kind(Scheme(8)).__name__, layer_kind(Scheme(4)).__name__
+    ('QuantizedLinear', 'PackedLinear')
+    """
+    if not isinstance(scheme, Scheme):
+        raise TypeError(f"scheme must be a Scheme, got {scheme!r}")
+    return PackedLinear if scheme.num_bits < 8 else QuantizedLinear

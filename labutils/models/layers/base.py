@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from labutils.arrays.affine import QuantizedArray
 from labutils.arrays.scheme import PerAxis, PerGroup, PerTensor, Scheme
-from labutils.models.inputs import in_autocast_dtype, require_features
+from labutils.models.inputs import describe, in_autocast_dtype, require_features
 from labutils.models.saved_form import SavesForm, scheme_numbers, scheme_of
 
 Tensor = torch.Tensor
@@ -59,3 +60,11 @@ class LinearBase(SavesForm):
 def describe_scheme(scheme: Scheme) -> str:
     """A scheme as a layer's repr shows it: "4 bits, PerGroup(group_size=32), asymmetric"."""
     return f"{scheme.num_bits} bits, {scheme.granularity}" + ("" if scheme.symmetric else ", asymmetric")
+
+
+def require_codes_of(linear: nn.Linear, quantized: QuantizedArray) -> None:
+    """TypeError or ValueError unless `quantized` holds one code for each weight of `linear`."""
+    if not isinstance(quantized, QuantizedArray) or not isinstance(quantized.codes, Tensor):
+        raise TypeError(f"quantized must be a QuantizedArray of torch tensors, got {describe(quantized)}")
+    if quantized.codes.shape != linear.weight.shape:
+        raise ValueError(f"codes must have shape {tuple(linear.weight.shape)}, got {tuple(quantized.codes.shape)}")

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from labutils.arrays import affine, packing
+from labutils.arrays.affine import QuantizedArray
 from labutils.arrays.scheme import PerAxis, PerGroup, Scheme
 from labutils.models import kernels
-from labutils.models.layers.base import GROUPS, describe_scheme
+from labutils.models.layers.base import GROUPS, describe_scheme, require_codes_of
 from labutils.models.layers.held import HeldLinear
 from labutils.models.linear import plain_linear
 from labutils.models.saved_form import scheme_numbers
@@ -28,19 +29,53 @@ class PackedLinear(HeldLinear):
     Scales are rounded up to bfloat16, so that no weight is clipped for it. Gradients go straight through to `x`.
     """
 
-    def __init__(self, linear: nn.Linear, scheme: Scheme = GROUPS):
+    def __init__(self, linear: nn.Linear, scheme: Scheme = GROUPS, quantized: QuantizedArray | None = None):
         linear = plain_linear(linear)
         super().__init__(linear, _in_groups(scheme, linear))
-        scale, zero_point = affine.choose_qparams(linear.weight, self.scheme)
-        scale = _up_to_bfloat16(scale)
-        quantized = affine.quantize(linear.weight, self.scheme, (scale.to(torch.float32), zero_point))
+        if quantized is None:
+            scale, zero_point = affine.choose_qparams(linear.weight, self.scheme)
+            quantized = affine.quantize(linear.weight, self.scheme, (self.held_scale(scale), zero_point))
+        in_groups = (self.out_features, -1)  # from PerAxis(0) come (out_features,)
+        scale = quantized.scale.reshape(in_groups).to(torch.bfloat16)
         plain = {"packed": packing.pack(quantized.codes, scheme.num_bits), "scale": scale}
-        self._weights = self._hold(plain if scheme.symmetric else plain | {"zero_point": zero_point.to(torch.uint8)})
+        if not scheme.symmetric:
+            plain["zero_point"] = quantized.zero_point.reshape(in_groups).to(torch.uint8)
+        self._weights = self._hold(plain)
 
     @classmethod
     def from_float(cls, linear: nn.Linear, scheme: Scheme = GROUPS) -> PackedLinear:
         """The layer with `linear`'s weight packed under `scheme`: groups, or PerAxis(0) for a group each row."""
         return cls(linear, scheme)
+
+    @classmethod
+    def from_codes(cls, linear: nn.Linear, quantized: QuantizedArray) -> PackedLinear:
+        """The layer with codes that were chosen otherwise than by rounding, and a copy of the bias of `linear`.
+
+        >>> linear, scheme = nn.Linear(64, 32), Scheme(3, granularity=PerGroup(32))
+        >>> scale, zero_point = affine.choose_qparams(linear.weight, scheme)
+        >>> quantized = affine.quantize(linear.weight, scheme, (PackedLinear.held_scale(scale), zero_point))
+        >>> torch.equal(PackedLinear.from_codes(linear, quantized).weight, affine.dequantize(quantized))
+        True
+
+        ValueError where a scale needs more than the 16 bits of bfloat16: the layer would not hold what was chosen.
+        """
+        require_codes_of(plain_linear(linear), quantized)
+        if not torch.equal(cls.held_scale(quantized.scale), quantized.scale):
+            raise ValueError(
+                "scale must be exact in bfloat16: choose the codes with scales that held_scale has rounded"
+            )
+        return cls(linear, quantized.scheme, quantized)
+
+    @staticmethod
+    def held_scale(scale: Tensor) -> Tensor:
+        """The scale with which this layer computes in place of `scale`: the next larger one of bfloat16.
+
+        >>> PackedLinear.held_scale(torch.tensor([0.5, 0.1])).tolist()
+        [0.5, 0.10009765625]
+        """
+        rounded = scale.to(torch.bfloat16)
+        up = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
+        return torch.where(rounded < scale, up, rounded).to(scale.dtype)
 
     def _hold(self, plain: Mapping[str, Tensor]) -> kernels.PackedWeights | kernels.Int4Weights:
         return kernels.hold_packed(**({"zero_point": None} | plain), scheme=self.scheme, length=self.in_features)
@@ -61,8 +96,3 @@ def _in_groups(scheme: Scheme, linear: nn.Linear) -> Scheme:
     if scheme.granularity not in (PerAxis(0), PerAxis(-2)):
         raise ValueError(f"a packed weight has groups or PerAxis(0), got {scheme.granularity}")
     return Scheme(scheme.num_bits, scheme.symmetric, PerGroup(linear.in_features), scheme.clip)
-
-
-def _up_to_bfloat16(scale: Tensor) -> Tensor:
-    rounded = scale.to(torch.bfloat16)
-    return torch.where(rounded < scale, torch.nextafter(rounded, torch.full_like(rounded, torch.inf)), rounded)

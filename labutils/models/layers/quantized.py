@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn import functional
 
 from labutils.arrays import affine
+from labutils.arrays.affine import QuantizedArray
 from labutils.arrays.scheme import Scheme
 from labutils.models import opaque
-from labutils.models.layers.base import PER_CHANNEL, LinearBase, describe_scheme
+from labutils.models.layers.base import PER_CHANNEL, LinearBase, describe_scheme, require_codes_of
 from labutils.models.linear import plain_linear
 
 Tensor = torch.Tensor
@@ -27,10 +28,10 @@ class QuantizedLinear(LinearBase):
     131,072 codes of a byte, 256 scales and 256 biases of 4. Smaller than float, and slower: dequantizing comes on top.
     """
 
-    def __init__(self, linear: nn.Linear, scheme: Scheme = PER_CHANNEL):
+    def __init__(self, linear: nn.Linear, scheme: Scheme = PER_CHANNEL, quantized: QuantizedArray | None = None):
         linear = plain_linear(linear)
         super().__init__(linear, scheme)
-        quantized = affine.quantize(linear.weight, scheme)
+        quantized = affine.quantize(linear.weight, scheme) if quantized is None else quantized
         self.register_buffer("codes", quantized.codes)
         self.register_buffer("scale", quantized.scale)
         self.register_buffer("zero_point", None if scheme.symmetric else quantized.zero_point)
@@ -39,6 +40,23 @@ class QuantizedLinear(LinearBase):
     def from_float(cls, linear: nn.Linear, scheme: Scheme = PER_CHANNEL) -> QuantizedLinear:
         """The layer with `linear`'s weight under `scheme`, and a copy of its bias; `linear` stays as it is."""
         return cls(linear, scheme)
+
+    @classmethod
+    def from_codes(cls, linear: nn.Linear, quantized: QuantizedArray) -> QuantizedLinear:
+        """The layer with codes that were chosen otherwise than by rounding, and a copy of the bias of `linear`.
+
+        >>> linear = nn.Linear(64, 32)
+        >>> quantized = affine.quantize(linear.weight, Scheme(8, granularity=PerGroup(32)))
+        >>> torch.equal(QuantizedLinear.from_codes(linear, quantized).weight, affine.dequantize(quantized))
+        True
+        """
+        require_codes_of(plain_linear(linear), quantized)
+        return cls(linear, quantized.scheme, quantized)
+
+    @staticmethod
+    def held_scale(scale: Tensor) -> Tensor:
+        """The scale with which this layer would compute in place of `scale`: the same."""
+        return scale
 
     @property
     def weight(self) -> Tensor:

@@ -21,14 +21,14 @@ def checked_scales(scales: Tensor, length: int | None) -> Tensor:
     return scales.detach()
 
 
-def require_maxima(input_max: Tensor, length: int) -> None:
+def require_maxima(input_max: Tensor, length: int, name: str = "input_max") -> None:
     """TypeError or ValueError unless `input_max` is one finite magnitude, or one for each of `length` channels."""
     if not isinstance(input_max, Tensor) or not input_max.is_floating_point():
-        raise TypeError(f"input_max must be a float tensor, got {describe(input_max)}")
+        raise TypeError(f"{name} must be a float tensor, got {describe(input_max)}")
     if tuple(input_max.shape) not in ((), (length,)):
-        raise ValueError(f"input_max must be one number or have shape ({length},), got {tuple(input_max.shape)}")
+        raise ValueError(f"{name} must be one number or have shape ({length},), got {tuple(input_max.shape)}")
     if not bool((input_max.isfinite() & (input_max >= 0)).all()):
-        raise ValueError("input_max must hold finite magnitudes, from 0 on")
+        raise ValueError(f"{name} must hold finite magnitudes, from 0 on")
 
 
 def scaled(tensor: Tensor, factors: Tensor, name: str) -> Tensor:
