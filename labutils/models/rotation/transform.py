@@ -15,7 +15,7 @@ class Rotation(nn.Module):
     """x @ hadamard(n) along the last axis, computed factor by factor: n log n steps a row instead of n^2.
 
     >>> Rotation(576, seed=0)
-    Rotation(576 = 36 x 16, signs of seed 0)
+    Rotation(576 = 36 x 16, random signs)
     >>> Rotation(4)(torch.tensor([0.0, 0.0, 8.0, 0.0]))  # an outlier is spread over all channels
     tensor([ 4.,  4., -4., -4.])
 
@@ -27,8 +27,8 @@ class Rotation(nn.Module):
     def __init__(self, n: int, seed: int | None = None, blocks: bool = False):
         super().__init__()
         self.order = block_order(n, blocks)
-        self.n, self.seed = int(n), seed if seed is None else whole_number(seed, "seed", least=0)
-        self.register_buffer("signs", None if seed is None else _random_signs(self.n, self.seed))
+        self.n = int(n)
+        self.register_buffer("signs", None if seed is None else _random_signs(self.n, seed))
         for i, factor in enumerate(signs_of_factors(self.order)):  # int8: `.half()` leaves it exact
             self.register_buffer(f"factor{i}", torch.from_numpy(factor), persistent=False)
 
@@ -64,7 +64,7 @@ class Rotation(nn.Module):
     def extra_repr(self) -> str:
         count, factors = self.n // self.order, factor_orders(self.order) or (1,)
         kind = " x ".join(map(str, factors)) if count == 1 else f"{count} blocks of {self.order}"
-        return f"{self.n} = {kind}" + ("" if self.seed is None else f", signs of seed {self.seed}")
+        return f"{self.n} = {kind}" + ("" if self.signs is None else ", random signs")
 
 
 def rotate(x: Tensor, seed: int | None = None, blocks: bool = False) -> Tensor:
@@ -82,5 +82,5 @@ def rotate(x: Tensor, seed: int | None = None, blocks: bool = False) -> Tensor:
 
 
 def _random_signs(n: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole_number(seed, "seed", least=0))
     return torch.randint(0, 2, (n,), generator=generator, dtype=torch.int8) * 2 - 1
