@@ -45,10 +45,13 @@ def trains_nothing(seen: dict, expected: Expected) -> None:
 
 
 def unregistered(subject: Subject) -> dict:
-    return {"unregistered": len(subject.unregistered) > 0}
+    weights = [t for t in subject.unregistered if t.is_floating_point() and t.shape == subject.linear.weight.shape]
+    return {"unregistered": len(subject.unregistered) > 0, "kept": len(weights) > 0}
 
 
 def is_registered(seen: dict, expected: Expected) -> None:
+    if seen["kept"]:
+        raise Wrong("a weight of floats is kept as a plain attribute: dequantize the codes at each call")
     if seen["unregistered"]:
         raise Wrong("a tensor is a plain attribute, which state_dict and .to() do not see: register it as a buffer")
 
