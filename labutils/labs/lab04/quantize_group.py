@@ -179,6 +179,8 @@ MISCONCEPTIONS = (
         "`group_size - n % group_size` is a whole group where n is a multiple of it. `-n % group_size` is 0 there."),
     Misconception("padded along every axis", padded_everywhere,
         "`np.pad(x, (0, pad))` adds to each axis. Give it a pair for every axis, (0, 0) for all but the last."),
+    Misconception("padded by the remainder", right.but(split=lambda x, size: padded_by(x, size, x.shape[-1] % size)),
+        "`n % group_size` is how many values the last group has. What it lacks is `-n % group_size`."),
     Misconception("only full groups can be made of a row",
         full_groups,
         "The reshape needs a row that is a multiple of `group_size`, and this one is not: fill its last group up with "

@@ -147,8 +147,8 @@ def signed(x, threshold=6.0):
     return x.masked_fill(mask, 0), x.masked_fill(~mask, 0)
 
 
-@mistake("split_outliers")
-def from_the_threshold_on(x, threshold=6.0):
+@mistake("split_outliers", "threshold is multiplied")
+def twice_the_threshold(x, threshold=6.0):
     mask = x.abs().reshape(-1, x.shape[-1]).amax(0) > 2 * threshold
     return x.masked_fill(mask, 0), x.masked_fill(~mask, 0)
 
@@ -262,7 +262,7 @@ def split_any_all(x, threshold=6.0):
     return x * ~loud, x * loud
 
 
-@mistake("split_outliers", "the threshold as a share of the largest magnitude")
+@mistake("split_outliers", "the threshold is multiplied")
 def split_relative_threshold(x, threshold=6.0):
     """Takes the threshold for tenths of the largest magnitude."""
     loud = x.abs().reshape(-1, x.shape[-1]).amax(dim=0) > threshold / 10 * x.abs().max()
