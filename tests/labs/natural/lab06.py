@@ -242,20 +242,6 @@ def no_error_for_an_impossible_budget(sensitivity, budget, num_weights):
 
 
 @mistake("quantize_model")
-def model_walks_while_changing(model, convert, skip=()):
-    """Converts the original's layers, before the copy: convert sees layers that share tensors with the model."""
-    new = copy.deepcopy(model)
-    done = {}
-    for name, layer in model.named_modules(remove_duplicate=False):
-        if isinstance(layer, nn.Linear) and name not in skip:
-            parent, _, child = name.rpartition(".")
-            if layer not in done:
-                done[layer] = convert(layer).train(layer.training)
-            setattr(new.get_submodule(parent), child, done[layer])
-    return new
-
-
-@mistake("quantize_model")
 def model_converts_convolutions(model, convert, skip=()):
     """hasattr(layer, 'weight') finds convolutions and norms, too."""
     model = copy.deepcopy(model)
