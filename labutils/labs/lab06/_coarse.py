@@ -12,14 +12,14 @@ def coarse_class() -> type:
     from torch.nn import functional
 
     class Coarse(nn.Module):
-        """A linear layer whose weights are multiples of `step`; its bias is that of the layer it is made of, shared."""
+        """A linear layer whose weights are multiples of `step`."""
 
         def __init__(self, linear, step):
             if not isinstance(linear, nn.Linear):
                 raise TypeError(f"convert takes an nn.Linear, and was given {type(linear).__name__}")
             super().__init__()
             self.register_buffer("weight", (linear.weight.detach() / step).round() * step)
-            self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+            self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
 
         def forward(self, x):
             return functional.linear(x, self.weight, self.bias)
