@@ -139,3 +139,147 @@ def one_level_too_many(x, low, high, num_bits=8):
     scale = (high - low) / 2**num_bits
     zero_point = int(np.round(-low / scale))
     return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
+
+
+# Written without a look at the tables of misconceptions.
+
+
+@mistake("quantize_asymmetric")
+def asymmetric_eps(x, num_bits=8):
+    """max(high - low, 1e-8): a floor of the range for tiny values."""
+    qmax = 2**num_bits - 1
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = max(high - low, 1e-8) / qmax
+    zero_point = int(np.round(-low / scale))
+    q = np.clip(np.round(x / scale) + zero_point, 0, qmax)
+    return q.astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point
+
+
+@mistake("quantize_asymmetric")
+def asymmetric_no_zero_case(x, num_bits=8):
+    """Forgets the all-zero array: int(nan) is a ValueError in its own line."""
+    qmax = 2**num_bits - 1
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / qmax
+    zero_point = int(np.round(-low / scale))
+    q = np.clip(np.round(x / scale) + zero_point, 0, qmax)
+    return q.astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point
+
+
+@mistake("quantize_asymmetric")
+def asymmetric_max_from_abs(x, num_bits=8):
+    """Uses max|x| at both ends: the symmetric range on an unsigned grid."""
+    qmax = 2**num_bits - 1
+    peak = np.abs(x).max()
+    scale = 2 * peak / qmax or 1.0
+    zero_point = int(np.round(peak / scale))
+    q = np.clip(np.round(x / scale) + zero_point, 0, qmax)
+    return q.astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point
+
+
+@mistake("quantize_asymmetric", "the range leaves 0 out, and the zero point is not a code")
+def asymmetric_not_widened_free(x, num_bits=8):
+    """Does not widen the range to 0: the zero point may lie beyond the codes."""
+    qmax = 2**num_bits - 1
+    low, high = x.min(), x.max()
+    scale = (high - low) / qmax if high > low else 1.0
+    zero_point = int(np.round(-low / scale))
+    q = np.clip(np.round(x / scale) + zero_point, 0, qmax)
+    return q.astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point
+
+
+@mistake("quantize_asymmetric", "0 is included from below only")
+def asymmetric_only_min_widened(x, num_bits=8):
+    """Widens only the low end: all-negative data still has a range without 0."""
+    qmax = 2**num_bits - 1
+    low, high = min(x.min(), 0), x.max()
+    scale = (high - low) / qmax or 1.0
+    zero_point = int(np.round(-low / scale))
+    q = np.clip(np.round(x / scale) + zero_point, 0, qmax)
+    return q.astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point
+
+
+@mistake("dequantize_asymmetric")
+def dequantize_precedence(q, scale, zero_point):
+    """Precedence: q - zero_point * scale, without parentheses."""
+    return (q.astype(np.float32) - np.float32(zero_point) * np.float32(scale)).astype(np.float32)
+
+
+@mistake("dequantize_asymmetric")
+def dequantize_int16_difference(q, scale, zero_point):
+    """Subtracts in int16: right up to 15 bits, but 16-bit codes wrap."""
+    return (q.astype(np.int16) - np.int64(zero_point).astype(np.int16)).astype(np.float32) * np.float32(scale)
+
+
+@mistake("dequantize_asymmetric", "the difference wraps around in an unsigned dtype")
+def dequantize_unsigned_wrap(q, scale, zero_point):
+    """Subtracts in the unsigned dtype of the codes: below the zero point it wraps."""
+    return ((q - q.dtype.type(zero_point)) * scale).astype(np.float32)
+
+
+@mistake("dequantize_asymmetric", "the zero point is added")
+def dequantize_adds_zero_point(q, scale, zero_point):
+    """Adds the zero point in place of subtracting it."""
+    return (q.astype(np.float32) + np.float32(zero_point)) * np.float32(scale)
+
+
+@mistake("dequantize_asymmetric", "q \\* scale - zero_point")
+def dequantize_scaled_then_minus(q, scale, zero_point):
+    """Multiplies the codes and then subtracts the zero point in codes."""
+    return q.astype(np.float32) * np.float32(scale) - np.float32(zero_point)
+
+
+@mistake("quantize_in_range")
+def in_range_clamp_before_zero_point(x, low, high, num_bits=8):
+    """Clamps the steps before the zero point is added."""
+    qmax = 2**num_bits - 1
+    low, high = min(low, 0), max(high, 0)
+    scale = (high - low) / qmax
+    zero_point = int(np.round(-low / scale))
+    q = np.clip(np.round(x / scale), 0, qmax) + zero_point
+    return q.astype(np.int64).astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point
+
+
+@mistake("quantize_in_range")
+def in_range_zero_point_from_x(x, low, high, num_bits=8):
+    """The scale from the range, the zero point from the minimum of x."""
+    qmax = 2**num_bits - 1
+    low, high = min(low, 0), max(high, 0)
+    scale = (high - low) / qmax
+    zero_point = int(np.clip(np.round(-x.min() / scale), 0, qmax))
+    q = np.clip(np.round(x / scale) + zero_point, 0, qmax)
+    return q.astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point
+
+
+@mistake("quantize_in_range", "the range of the clipped values")
+def in_range_from_clipped_x(x, low, high, num_bits=8):
+    """Clips x to the range and then takes the range from the clipped x."""
+    qmax = 2**num_bits - 1
+    x = np.clip(x, low, high)
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / qmax or 1.0
+    zero_point = int(np.round(-low / scale))
+    q = np.clip(np.round(x / scale) + zero_point, 0, qmax)
+    return q.astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point
+
+
+@mistake("quantize_in_range", "the range is not widened to include 0")
+def in_range_not_widened(x, low, high, num_bits=8):
+    """Does not widen the given range to include 0."""
+    qmax = 2**num_bits - 1
+    scale = (high - low) / qmax if high > low else 1.0
+    zero_point = int(np.round(-low / scale))
+    q = np.clip(np.round(x / scale) + zero_point, 0, qmax)
+    return q.astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point
+
+
+@mistake("quantize_in_range", "clips to the range before it was widened")
+def in_range_clips_x_before_widening(x, low, high, num_bits=8):
+    """Clips x to [low, high] before the range is widened: values between 0 and low are lost."""
+    qmax = 2**num_bits - 1
+    x = np.clip(x, low, high)
+    low, high = min(low, 0), max(high, 0)
+    scale = (high - low) / qmax
+    zero_point = int(np.round(-low / scale))
+    q = np.clip(np.round(x / scale) + zero_point, 0, qmax)
+    return q.astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from labutils import PerAxis, PerTensor, Scheme, dequantize, quantization_error, quantize
 from labutils.labs.answers import compare_quantization_methods as reference_comparison
 from tests.labs.natural import mistake
 
@@ -142,3 +143,170 @@ def a_scale_for_every_value(x, num_bits=8):
     q_max = 2 ** (num_bits - 1) - 1
     scales = np.abs(x) / q_max
     return np.round(x / np.where(scales == 0, 1, scales)).astype(np.int8), scales
+
+
+# Written without a look at the tables of misconceptions.
+
+
+def _codes(x, scale, num_bits):
+    """The clamp and the cast, which the versions below have right."""
+    qmax = 2 ** (num_bits - 1) - 1
+    return np.clip(np.round(x / scale), -qmax - 1, qmax).astype(np.int8 if num_bits <= 8 else np.int16)
+
+
+@mistake("quantize_per_channel")
+def channel_any_zero(x, axis, num_bits=8):
+    """if (peak == 0).any(): all scales become 1 as soon as one channel is zero."""
+    axes = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+    scale = np.abs(x).max(axis=axes, keepdims=True) / (2 ** (num_bits - 1) - 1)
+    if (scale == 0).any():
+        scale = np.ones_like(scale)
+    return _codes(x, scale, num_bits), scale.reshape(-1)
+
+
+@mistake("quantize_per_channel")
+def channel_floor(x, axis, num_bits=8):
+    """np.maximum(peak, 1e-5): quiet channels lose their codes."""
+    axes = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+    scale = np.maximum(np.abs(x).max(axis=axes, keepdims=True), 1e-5) / (2 ** (num_bits - 1) - 1)
+    return _codes(x, scale, num_bits), scale.reshape(-1)
+
+
+@mistake("quantize_per_channel")
+def channel_int_scales(x, axis, num_bits=8):
+    """np.zeros_like(..., dtype=int) for the scales: they are cut to whole numbers in the result."""
+    moved = np.moveaxis(x, axis, 0)
+    scales = np.zeros(len(moved), dtype=int)
+    q = np.zeros(moved.shape, np.int8 if num_bits <= 8 else np.int16)
+    for i, c in enumerate(moved):
+        scale = np.abs(c).max() / (2 ** (num_bits - 1) - 1) or 1.0
+        q[i] = _codes(c, scale, num_bits)
+        scales[i] = scale
+    return np.moveaxis(q, 0, axis), scales
+
+
+@mistake("quantize_per_channel", "the axis is reduced, and should be kept")
+def channel_reduces_axis(x, axis, num_bits=8):
+    """Takes the maximum over axis itself, NumPy's meaning of the word, with keepdims."""
+    peak = np.abs(x).max(axis=axis, keepdims=True)
+    scale = np.where(peak == 0, 1.0, peak / (2 ** (num_bits - 1) - 1))
+    return _codes(x, scale, num_bits), scale.reshape(-1)
+
+
+@mistake("quantize_per_channel", "scales spread along the wrong axis")
+def channel_no_keepdims(x, axis, num_bits=8):
+    """Reduces the right axes, but without keepdims: the scales line up with the last axis, or with none."""
+    axes = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+    peak = np.abs(x).max(axis=axes)
+    scale = np.where(peak == 0, 1.0, peak / (2 ** (num_bits - 1) - 1))
+    return _codes(x, scale, num_bits), scale
+
+
+@mistake("dequantize_per_channel")
+def dechannel_not_moved_back(q, scales, axis):
+    """Moves the channels to the end and does not move them back."""
+    return np.moveaxis(q, axis, -1).astype(np.float32) * scales
+
+
+@mistake("dequantize_per_channel")
+def dechannel_repeat_flat(q, scales, axis):
+    """np.repeat over the flat codes: right along axis 0 only."""
+    return (q.ravel() * np.repeat(scales, q.size // len(scales))).reshape(q.shape).astype(np.float32)
+
+
+@mistake("dequantize_per_channel", "scales spread along the last axis")
+def dechannel_plain_product(q, scales, axis):
+    """q * scales: the scales line up with the last axis, or with none."""
+    return q.astype(np.float32) * scales
+
+
+@mistake("dequantize_per_channel", "one new axis, however many there are")
+def dechannel_column_always(q, scales, axis):
+    """scales[:, None]: right for the first axis of a matrix only."""
+    return q.astype(np.float32) * scales[:, None]
+
+
+@mistake("dequantize_per_channel", "the axis is counted from the wrong end")
+def dechannel_insert_axis(q, scales, axis):
+    """np.expand_dims(scales, axis): the ones come on the wrong side."""
+    return (q * np.expand_dims(scales, axis)).astype(np.float32)
+
+
+def _four(x, num_bits, error=None, axis=0, symmetric=lambda s: s, label=lambda s, g: f"{s}_{g}"):
+    results = {}
+    for name, flag in (("symmetric", True), ("asymmetric", False)):
+        for where, granularity in (("per_tensor", PerTensor()), ("per_channel", PerAxis(axis))):
+            quantized = quantize(x, Scheme(num_bits, symmetric=symmetric(flag), granularity=granularity))
+            back = dequantize(quantized)
+            measure = error or (lambda x, quantized, back: quantization_error(x, quantized.codes, back))
+            results[label(name, where)] = measure(x, quantized, back)
+    return results
+
+
+@mistake("compare_quantization_methods")
+def compare_whole_quantized(x, num_bits=8):
+    """Passes the QuantizedArray itself where the codes are due."""
+    return _four(x, num_bits, lambda x, q, back: quantization_error(x, q, back))
+
+
+@mistake("compare_quantization_methods", "channels along the last axis")
+def compare_last_axis(x, num_bits=8):
+    """Channels along the last axis, PerAxis(-1), in place of axis 0."""
+    return _four(x, num_bits, axis=-1)
+
+
+@mistake("compare_quantization_methods", "symmetric and asymmetric exchanged")
+def compare_flags_swapped(x, num_bits=8):
+    """Symmetric and asymmetric are exchanged."""
+    return _four(x, num_bits, symmetric=lambda flag: not flag)
+
+
+@mistake("compare_quantization_methods", "original and reconstruction exchanged")
+def compare_arguments_swapped(x, num_bits=8):
+    """Calls quantization_error with original and dequantized exchanged."""
+    return _four(x, num_bits, lambda x, q, back: quantization_error(back, q.codes, x))
+
+
+@mistake("compare_quantization_methods", "the bits are not passed on")
+def compare_num_bits_forgotten(x, num_bits=8):
+    """Does not hand num_bits on to Scheme: always 8 bits."""
+    return _four(x, 8)
+
+
+@mistake("quantize_per_token")
+def token_eps_added(x, num_bits=8):
+    """scale + 1e-6 against division by zero: quiet tokens change."""
+    scale = np.abs(x).max(axis=-1, keepdims=True) / (2 ** (num_bits - 1) - 1) + 1e-6
+    return _codes(x, scale, num_bits), scale
+
+
+@mistake("quantize_per_token")
+def token_one_scale(x, num_bits=8):
+    """One scale for the whole tensor, spread over the tokens."""
+    scale = np.abs(x).max() / (2 ** (num_bits - 1) - 1) or 1.0
+    return _codes(x, scale, num_bits), np.full((*x.shape[:-1], 1), scale)
+
+
+@mistake("quantize_per_token")
+def token_axis_0(x, num_bits=8):
+    """Takes the maximum along axis 0: a scale for each feature and place, not for each token."""
+    peak = np.abs(x).max(axis=0, keepdims=True)
+    scale = np.where(peak == 0, 1.0, peak / (2 ** (num_bits - 1) - 1))
+    return _codes(x, scale, num_bits), scale
+
+
+@mistake("quantize_per_token")
+def token_shared_by_batch(x, num_bits=8):
+    """Takes the maximum over all axes but the second to last: tokens of all batches share a scale."""
+    axes = tuple(i for i in range(x.ndim) if i != x.ndim - 2)
+    peak = np.abs(x).max(axis=axes, keepdims=True)
+    scale = np.where(peak == 0, 1.0, peak / (2 ** (num_bits - 1) - 1))
+    return _codes(x, scale, num_bits), np.broadcast_to(scale, (*x.shape[:-1], 1))
+
+
+@mistake("quantize_per_token", "the last axis is lost")
+def token_no_keepdims(x, num_bits=8):
+    """Returns the scales without the last axis of length 1."""
+    peak = np.abs(x).max(axis=-1, keepdims=True)
+    scale = np.where(peak == 0, 1.0, peak / (2 ** (num_bits - 1) - 1))
+    return _codes(x, scale, num_bits), scale[..., 0]

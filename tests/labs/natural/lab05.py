@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from labutils import kernels
 from tests.labs.natural import mistake
 
 
@@ -175,3 +176,182 @@ def layer_that_scales_its_bias(linear_):
         return (y * self.scale.reshape(-1)).to(x.dtype)
 
     return layer(forward, lambda w: guarded(w.abs().amax(1, keepdim=True) / 127)).from_float(linear_)
+
+
+# Written without a look at the tables of misconceptions.
+
+
+@mistake("quantized_matmul")
+def matmul_float16_scales(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+    """The product of the scales in float16, where it underflows or has three digits."""
+    total = (a_q.astype(np.int32) - int(a_zp)) @ (b_q.astype(np.int32) - int(b_zp))
+    return total * (np.asarray(a_scale, np.float16) * np.asarray(b_scale, np.float16)).astype(np.float32)
+
+
+@mistake("quantized_matmul")
+def matmul_int64_scales_int(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+    """Multiplies the scales into the integer sums with *=, which torch and NumPy refuse."""
+    total = (a_q.astype(np.int32) - int(a_zp)) @ (b_q.astype(np.int32) - int(b_zp))
+    total *= a_scale * b_scale
+    return total
+
+
+@mistake("quantized_matmul", "accumulates in int8")
+def matmul_int8(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+    """Multiplies in the dtype of the codes: the sums wrap in 8 bits."""
+    product = (a_q @ b_q).astype(np.int32)
+    k = a_q.shape[1]
+    rows, columns = a_q.sum(axis=1, keepdims=True, dtype=np.int32), b_q.sum(axis=0, dtype=np.int32)
+    return a_scale * b_scale * (product - a_zp * columns - b_zp * rows + k * a_zp * b_zp)
+
+
+@mistake("quantized_matmul", "accumulates in int16")
+def matmul_int16(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+    """Adds up in int16: sums beyond 32767 wrap."""
+    a, b = a_q.astype(np.int16) - np.int16(a_zp), b_q.astype(np.int16) - np.int16(b_zp)
+    return (a @ b).astype(np.float32) * a_scale * b_scale
+
+
+@mistake("quantized_matmul", "zero points subtracted in 8 bits")
+def matmul_zero_points_in_8_bits(a_q, a_scale, b_q, b_scale, a_zp=0, b_zp=0):
+    """Subtracts the zero points in the 8-bit dtype of the codes before widening: the differences wrap."""
+    a, b = a_q - np.array(a_zp).astype(a_q.dtype), b_q - np.array(b_zp).astype(b_q.dtype)
+    return (a.astype(np.int32) @ b.astype(np.int32)) * (np.float32(a_scale) * np.float32(b_scale))
+
+
+class RightLayer(nn.Module):
+    """Right and plain; each version below changes one thing in it."""
+
+    def __init__(self, q, scales, bias):
+        super().__init__()
+        self.register_buffer("q", q)
+        self.register_buffer("scales", scales)
+        self.register_buffer("bias", bias)
+
+    @staticmethod
+    def codes(weight):
+        weight = weight.detach().float()
+        scales = weight.abs().amax(dim=1, keepdim=True) / 127
+        scales = torch.where(scales > 0, scales, torch.ones_like(scales))
+        return (weight / scales).round().clamp(-128, 127).to(torch.int8), scales
+
+    @classmethod
+    def from_float(cls, linear):
+        q, scales = cls.codes(linear.weight)
+        return cls(q, scales, None if linear.bias is None else linear.bias.detach().clone())
+
+    def forward(self, x):
+        weight = (self.q.float() * self.scales).to(x.dtype)
+        return nn.functional.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+
+    def memory_bytes(self):
+        return sum(b.nbytes for b in self.buffers())
+
+
+@mistake("QuantizedLinear", "the scales are a Parameter")
+class LayerParameters(RightLayer):
+    """Scales are an nn.Parameter: they would be trained."""
+
+    def __init__(self, q, scales, bias):
+        nn.Module.__init__(self)
+        self.register_buffer("q", q)
+        self.scales = nn.Parameter(scales)
+        self.register_buffer("bias", bias)
+
+    def memory_bytes(self):
+        return self.q.nbytes + self.scales.nbytes + (0 if self.bias is None else self.bias.nbytes)
+
+
+@mistake("QuantizedLinear")
+class LayerIntParameter(RightLayer):
+    """nn.Parameter of int8 codes: torch raises, since integers have no gradient."""
+
+    def __init__(self, q, scales, bias):
+        nn.Module.__init__(self)
+        self.q = nn.Parameter(q)
+        self.register_buffer("scales", scales)
+        self.register_buffer("bias", bias)
+
+
+@mistake("QuantizedLinear", "a row of zeros gives NaN, cast to an integer")
+class LayerZeroRow(RightLayer):
+    """Forgets a row of zeros: its scale is 0, and its codes come from nan."""
+
+    @staticmethod
+    def codes(weight):
+        weight = weight.detach().float()
+        scales = weight.abs().amax(dim=1, keepdim=True) / 127
+        return (weight / scales).round().clamp(-128, 127).to(torch.int8), scales
+
+
+@mistake("QuantizedLinear", "the float weight of the first call is kept")
+class LayerCachesWeight(RightLayer):
+    """Keeps the float weight of the first forward in an attribute, for speed."""
+
+    def forward(self, x):
+        if not hasattr(self, "cached"):
+            self.cached = self.q.float() * self.scales
+        return nn.functional.linear(x, self.cached.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+@mistake("QuantizedLinear", "scales are computed in 16 bits")
+class LayerBfloat16Scales(RightLayer):
+    """Chooses the scales in the layer's own dtype: imprecise for bfloat16."""
+
+    @staticmethod
+    def codes(weight):
+        weight = weight.detach()
+        scales = weight.abs().amax(dim=1, keepdim=True) / 127
+        scales = torch.where(scales > 0, scales, torch.ones_like(scales))
+        return (weight / scales).round().clamp(-128, 127).to(torch.int8), scales
+
+
+def _rows(x):
+    """Row codes and scales of x, which the versions below have right: (M, K) int8 and (M, 1)."""
+    flat = x.reshape(-1, x.shape[-1])
+    scale = flat.abs().amax(dim=1, keepdim=True) / 127
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return (flat / scale).round().clamp(-128, 127).to(torch.int8), scale
+
+
+@mistake("int8_linear")
+def int8_view(x, w_q, w_scale, bias=None):
+    """x.view(-1, K): an error for a tensor that is not contiguous (where one comes)."""
+    codes, scale = _rows(x.transpose(0, -1).contiguous().transpose(0, -1).view(-1, x.shape[-1]))
+    y = kernels.int_matmul(codes, w_q.t()) * scale * w_scale
+    return (y if bias is None else y + bias).view(*x.shape[:-1], len(w_q))
+
+
+@mistake("int8_linear")
+def int8_floor(x, w_q, w_scale, bias=None):
+    """clamp(min=1e-5) of the row maxima: quiet rows vanish."""
+    flat = x.reshape(-1, x.shape[-1])
+    scale = flat.abs().amax(dim=1, keepdim=True).clamp(min=1e-5) / 127
+    y = kernels.int_matmul((flat / scale).round().to(torch.int8), w_q.t()) * scale * w_scale
+    return (y if bias is None else y + bias).reshape(*x.shape[:-1], len(w_q))
+
+
+@mistake("int8_linear")
+def int8_in_place_x(x, w_q, w_scale, bias=None):
+    """x.div_(scale): the caller's activations change."""
+    flat = x.reshape(-1, x.shape[-1])
+    _, scale = _rows(x)
+    y = kernels.int_matmul(flat.div_(scale).round().to(torch.int8), w_q.t()) * scale * w_scale
+    return (y if bias is None else y + bias).reshape(*x.shape[:-1], len(w_q))
+
+
+@mistake("int8_linear")
+def int8_bias_always(x, w_q, w_scale, bias=None):
+    """Adds the bias without asking whether there is one: an error for None."""
+    codes, scale = _rows(x)
+    return (kernels.int_matmul(codes, w_q.t()) * scale * w_scale + bias).reshape(*x.shape[:-1], len(w_q))
+
+
+@mistake("int8_linear")
+def int8_empty_batch(x, w_q, w_scale, bias=None):
+    """x.abs().max(dim=...) over everything first: an error for an empty batch."""
+    if x.abs().max() == 0:
+        return torch.zeros(*x.shape[:-1], len(w_q)) + (0 if bias is None else bias)
+    codes, scale = _rows(x)
+    y = kernels.int_matmul(codes, w_q.t()) * scale * w_scale
+    return (y if bias is None else y + bias).reshape(*x.shape[:-1], len(w_q))

@@ -177,3 +177,234 @@ def plain_mean(batches, momentum=0.9):
 @mistake("moving_average_range", "0 |zero|includ")
 def zero_always_in_the_range(batches, momentum=0.9):
     return average(batches, momentum, lambda b: (min(b.min(), 0), max(b.max(), 0)))
+
+
+# Written without a look at the tables of misconceptions.
+
+
+@mistake("percentile_range")
+def percentile_symmetric_halved(x, percentile=99.9, symmetric=True):
+    """The symmetric range takes (100 + p) / 2 of the magnitudes: half as much is left outside."""
+    if symmetric:
+        t = np.percentile(np.abs(x), (100 + percentile) / 2)
+        return -t, t
+    return np.percentile(x, (100 - percentile) / 2), np.percentile(x, (100 + percentile) / 2)
+
+
+@mistake("percentile_range")
+def percentile_sort_in_place(x, percentile=99.9, symmetric=True):
+    """x.sort() sorts the caller's array."""
+    if symmetric:
+        t = np.percentile(np.abs(x), percentile)
+        return -t, t
+    x.sort(axis=-1)
+    return np.percentile(x, (100 - percentile) / 2), np.percentile(x, (100 + percentile) / 2)
+
+
+@mistake("percentile_range", "the percentile of x instead of \\|x\\|")
+def percentile_of_values(x, percentile=99.9, symmetric=True):
+    """The symmetric range takes the percentile of x, not of |x|: outliers below are not seen."""
+    if symmetric:
+        t = np.percentile(x, percentile)
+        return -t, t
+    return np.percentile(x, (100 - percentile) / 2), np.percentile(x, (100 + percentile) / 2)
+
+
+@mistake("percentile_range", "each end loses the whole rest")
+def percentile_both_tails(x, percentile=99.9, symmetric=True):
+    """Apart, leaves 100 - percentile outside at each end: twice as much in all."""
+    if symmetric:
+        t = np.percentile(np.abs(x), percentile)
+        return -t, t
+    return np.percentile(x, 100 - percentile), np.percentile(x, percentile)
+
+
+@mistake("percentile_range", "percent where a fraction is meant")
+def percentile_as_fraction(x, percentile=99.9, symmetric=True):
+    """np.quantile with percent: an error, since it wants fractions."""
+    if symmetric:
+        t = np.quantile(np.abs(x), percentile)
+        return -t, t
+    return np.quantile(x, (100 - percentile) / 2), np.quantile(x, (100 + percentile) / 2)
+
+
+def _clipped(x, clip, num_bits):
+    """x on the grid of [-clip, clip], and back: what the versions below search with."""
+    qmax = 2 ** (num_bits - 1) - 1
+    return np.clip(np.round(x / (clip / qmax)), -qmax - 1, qmax) * (clip / qmax)
+
+
+def _in_range(x, low, high, num_bits, symmetric):
+    """x on the grid of a range, and back."""
+    if symmetric:
+        return _clipped(x, high, num_bits)
+    qmax = 2**num_bits - 1
+    low, high = min(low, 0), max(high, 0)
+    scale = (high - low) / qmax
+    zero_point = np.round(-low / scale)
+    return (np.clip(np.round(x / scale) + zero_point, 0, qmax) - zero_point) * scale
+
+
+def _lost(x, low, high, num_bits, symmetric):
+    return np.mean((x - _in_range(x, low, high, num_bits, symmetric)) ** 2)
+
+
+def _search(x, num_bits, symmetric, lost=_lost, fractions=np.linspace(0.01, 1, 100)):  # noqa: B008
+    """A right search, for the versions that go wrong elsewhere."""
+    peak = np.abs(x).max()
+    if peak == 0:
+        return 0.0, 0.0
+    x = x.astype(np.float64)
+    if symmetric:
+        best = min(fractions * peak, key=lambda c: lost(x, -c, c, num_bits, True))
+        return -best, best
+    least, most = min(x.min(), 0), max(x.max(), 0)
+    ends = [(max(-c, least), min(c, most)) for c in fractions * peak]
+    low, high = min(ends, key=lambda e: lost(x, *e, num_bits, False))
+    for _ in range(2):
+        high = min([high, *(fractions * most)], key=lambda h: lost(x, low, h, num_bits, False) if h > low else np.inf)
+        low = min([low, *(fractions * least)], key=lambda v: lost(x, v, high, num_bits, False) if high > v else np.inf)
+    return low, high
+
+
+@mistake("mse_range")
+def mse_zero_gives_one(x, num_bits=8, symmetric=True):
+    """An all-zero x gives (-1, 1) where (0, 0) is due."""
+    return _search(x, num_bits, symmetric) if x.any() else (-1.0, 1.0)
+
+
+@mistake("mse_range")
+def mse_range_without_zero(x, num_bits=8, symmetric=True):
+    """Apart, the range is the part of the data only: for all-positive data low is above 0."""
+    low, high = _search(x, num_bits, symmetric)
+    return (low, high) if symmetric else (max(low, x.min()), min(high, x.max()))
+
+
+@mistake("mse_range")
+def mse_no_zero_case(x, num_bits=8, symmetric=True):
+    """Forgets the all-zero x: nan errors, and min takes the first candidate; apart, min of an empty list raises."""
+    if x.any():
+        return _search(x, num_bits, symmetric)
+    ends = [(-c, c) for c in np.linspace(0, 1, 50) * np.abs(x).max() if c > 0]
+    return min(ends, key=lambda e: _lost(x, *e, num_bits, symmetric))
+
+
+@mistake("mse_range")
+def mse_coarse(x, num_bits=8, symmetric=True):
+    """Only four candidates: 0.25, 0.5, 0.75, 1."""
+    return _search(x, num_bits, symmetric, fractions=np.array([0.25, 0.5, 0.75, 1.0]))
+
+
+@mistake("mse_range", "min-max")
+def mse_min_max(x, num_bits=8, symmetric=True):
+    """Does not search: the range of the data."""
+    peak = np.abs(x).max()
+    return (-peak, peak) if symmetric else (min(x.min(), 0), max(x.max(), 0))
+
+
+def _divergences(counts, levels, change=""):
+    """The divergence at each cut; `change` names the one thing that a version below has wrong."""
+    found = {}
+    for n in range(levels, len(counts) + (change != "last cut missing")):
+        kept = counts[:n].astype(float)
+        p, q_from = kept.copy(), kept
+        if change != "nothing added":
+            p[-1] += counts[n:].sum()
+        if change == "Q with the cut":
+            q_from = p
+        level = np.arange(n) * levels // n
+        if change == "ceil width":
+            level = np.minimum(np.arange(n) // -(-n // levels), levels - 1)
+        filled = (kept > 0) if change != "empty bins filled" else np.ones(n, bool)
+        total = np.bincount(level, q_from, levels)
+        number = np.bincount(level, filled, levels)
+        q = np.where(filled, (total / np.maximum(number, 1))[level], 0)
+        if change != "not normalized":
+            p, q = p / p.sum(), q / max(q.sum(), 1e-300)
+        if change == "exchanged":
+            p, q = q, p
+        if change == "smoothed":
+            q = q + 1e-4
+        at = p > 0
+        if change == "zeros dropped":
+            at &= q > 0
+        with np.errstate(divide="ignore"):
+            found[n] = np.sum(p[at] * np.log(p[at] / q[at]))
+    return found
+
+
+@mistake("kl_range")
+def kl_zero_case(x, num_bits=8, num_bins=2048):
+    """Forgets the all-zero x: the histogram of nothing raises."""
+    magnitudes = np.abs(x[x != 0])
+    counts, edges = np.histogram(magnitudes, num_bins, (0, magnitudes.max()))
+    found = _divergences(counts, 2 ** (num_bits - 1))
+    n = min(found, key=found.get)
+    return -edges[n], edges[n]
+
+
+def _kl(x, num_bits, num_bins, change="", end=lambda n, width: n * width, zeros=False, levels=None):
+    magnitudes = np.abs(x[x != 0]) if not zeros else np.abs(x).ravel()
+    if not np.any(magnitudes):
+        return 0.0, 0.0
+    counts, edges = np.histogram(magnitudes, num_bins, (0, float(magnitudes.max())))
+    found = _divergences(counts, levels or 2 ** (num_bits - 1), change)
+    t = end(min(found, key=found.get), edges[1])
+    return -t, t
+
+
+@mistake("kl_range")
+def kl_last_cut_missing(x, num_bits=8, num_bins=2048):
+    """range(levels, num_bins) never tries the whole range."""
+    return _kl(x, num_bits, num_bins, "last cut missing")
+
+
+@mistake("moving_average_range")
+def average_first_twice(batches, momentum=0.9):
+    """Loops over batches[:-1]: the first batch comes twice, and the last one never."""
+    low, high = batches[0].min(), batches[0].max()
+    for batch in batches[:-1]:
+        low = momentum * low + (1 - momentum) * batch.min()
+        high = momentum * high + (1 - momentum) * batch.max()
+    return low, high
+
+
+@mistake("moving_average_range")
+def average_in_wrong_name(batches, momentum=0.9):
+    """Copy and paste: high is updated from low."""
+    low, high = batches[0].min(), batches[0].max()
+    for batch in batches[1:]:
+        low = momentum * low + (1 - momentum) * batch.min()
+        high = momentum * low + (1 - momentum) * batch.max()
+    return low, high
+
+
+@mistake("moving_average_range")
+def average_bias_corrected(batches, momentum=0.9):
+    """Adam's correction: starts at 0 and divides by 1 - momentum ** n."""
+    low = high = 0.0
+    for batch in batches:
+        low = momentum * low + (1 - momentum) * batch.min()
+        high = momentum * high + (1 - momentum) * batch.max()
+    correction = 1 - momentum ** len(batches)
+    return low / correction, high / correction
+
+
+@mistake("moving_average_range", "starts at zero")
+def average_from_zero(batches, momentum=0.9):
+    """Starts at 0, 0 in place of the first batch."""
+    low = high = 0.0
+    for batch in batches:
+        low = momentum * low + (1 - momentum) * batch.min()
+        high = momentum * high + (1 - momentum) * batch.max()
+    return low, high
+
+
+@mistake("moving_average_range", "momentum on the wrong side")
+def average_momentum_turned(batches, momentum=0.9):
+    """Momentum and its complement are exchanged."""
+    low, high = batches[0].min(), batches[0].max()
+    for batch in batches[1:]:
+        low = (1 - momentum) * low + momentum * batch.min()
+        high = (1 - momentum) * high + momentum * batch.max()
+    return low, high

@@ -166,3 +166,171 @@ def adds_the_gradient(w, x, target, scale, num_bits, learning_rate):
 def loss_of_the_float_weights(w, x, target, scale, num_bits, learning_rate):
     shadow, grad = step(w, x, target, scale, num_bits, learning_rate, at=lambda w: w)
     return (shadow - learning_rate * grad).detach()
+
+
+# Written without a look at the tables of misconceptions.
+
+
+def _ends(num_bits):
+    return -(2 ** (num_bits - 1)), 2 ** (num_bits - 1) - 1
+
+
+@mistake("fake_quantize_ste", "x is clamped to the codes, and then divided")
+def ste_clamp_before_dividing(x, scale, num_bits=8):
+    """Clamps x itself to the codes' range before dividing by the scale."""
+    v = torch.clamp(x, *_ends(num_bits)) / scale
+    return (v + (v.round() - v).detach()) * scale
+
+
+@mistake("fake_quantize_ste")
+def ste_unsigned_codes(x, scale, num_bits=8):
+    """Clamps to 0 ... 2**b - 1, unsigned codes."""
+    v = torch.clamp(x / scale, 0, 2**num_bits - 1)
+    return (v + (v.round() - v).detach()) * scale
+
+
+@mistake("fake_quantize_ste")
+def ste_float64(x, scale, num_bits=8):
+    """Computes in double and leaves it so."""
+    v = torch.clamp(x.double() / scale, *_ends(num_bits))
+    return (v + (v.round() - v).detach()) * scale
+
+
+@mistake("fake_quantize_ste")
+def ste_mask_strict_outer(x, scale, num_bits=8):
+    """The mask lets only |x| < scale * 2**(b-2) through: half of the grid."""
+    v = x / scale
+    y = v.round().clamp(*_ends(num_bits)) * scale
+    inside = (v.abs() < 2 ** (num_bits - 2)).to(x.dtype).detach()
+    return y.detach() + (x - x.detach()) * inside
+
+
+@mistake("fake_quantize_ste", "gradient outside the clip")
+def ste_everywhere(x, scale, num_bits=8):
+    """x + (y - x).detach(): the gradient passes beyond the grid, too."""
+    y = torch.clamp(torch.round(x / scale), *_ends(num_bits)) * scale
+    return x + (y - x).detach()
+
+
+def _fake(w, scale, num_bits):
+    v = torch.clamp(w / scale, *_ends(num_bits))
+    return (v + (v.round() - v).detach()) * scale
+
+
+@mistake("qat_step")
+def qat_not_transposed(w, x, target, scale, num_bits, learning_rate):
+    """x @ w in place of x @ w.T: an error unless w is square."""
+    w = w.clone().requires_grad_()
+    ((x @ _fake(w, scale, num_bits) - target) ** 2).mean().backward()
+    return (w - learning_rate * w.grad).detach()
+
+
+@mistake("qat_step")
+def qat_weight_decay(w, x, target, scale, num_bits, learning_rate):
+    """SGD with weight decay 0.01 left in from another script."""
+    w = w.clone().requires_grad_()
+    ((x @ _fake(w, scale, num_bits).t() - target) ** 2).mean().backward()
+    return (w - learning_rate * (w.grad + 0.01 * w)).detach()
+
+
+@mistake("qat_step")
+def qat_doubled_gradient(w, x, target, scale, num_bits, learning_rate):
+    """backward() twice: the gradients add up, zero_grad is missing."""
+    w = w.clone().requires_grad_()
+    for _ in range(2):
+        ((x @ _fake(w, scale, num_bits).t() - target) ** 2).mean().backward()
+    return (w - learning_rate * w.grad).detach()
+
+
+@mistake("qat_step", "the quantized weights are updated")
+def qat_moves_rounded(w, x, target, scale, num_bits, learning_rate):
+    """Moves the rounded weights and returns these: the float weights are lost."""
+    q = _fake(w, scale, num_bits).detach().requires_grad_()
+    ((x @ q.t() - target) ** 2).mean().backward()
+    return (q - learning_rate * q.grad).detach()
+
+
+@mistake("qat_step", "the loss of the float weights")
+def qat_float_loss(w, x, target, scale, num_bits, learning_rate):
+    """The loss is computed with the float weights."""
+    w = w.clone().requires_grad_()
+    ((x @ w.t() - target) ** 2).mean().backward()
+    return (w - learning_rate * w.grad).detach()
+
+
+def _torch_codes(w, scale, num_bits, round_=None):
+    steps = torch.clamp((round_ or torch.round)(w / scale), *_ends(num_bits))
+    return steps.to(torch.int8 if num_bits <= 8 else torch.int16)
+
+
+@mistake("convert_weight")
+def convert_pair(w, scale, num_bits=8):
+    """Returns (codes, scale)."""
+    return _torch_codes(w, scale, num_bits), scale
+
+
+@mistake("convert_weight")
+def convert_without_lowest(w, scale, num_bits=8):
+    """Clamps at -(2**(b-1) - 1): weights beyond come out one code too high."""
+    high = 2 ** (num_bits - 1) - 1
+    return torch.round(w / scale).clamp(-high, high).to(torch.int8 if num_bits <= 8 else torch.int16)
+
+
+@mistake("convert_weight")
+def convert_unsigned(w, scale, num_bits=8):
+    """Two at once: the clamp is unsigned, 0 to 2**b - 1, and the dtype uint8."""
+    return torch.clamp(torch.round(w / scale), 0, 2**num_bits - 1).to(torch.uint8)
+
+
+@mistake("convert_weight")
+def convert_int16_from_8(w, scale, num_bits=8):
+    """int16 already at 8 bits: num_bits < 8."""
+    steps = torch.clamp(torch.round(w / scale), *_ends(num_bits))
+    return steps.to(torch.int8 if num_bits < 8 else torch.int16)
+
+
+@mistake("convert_weight", "a new scale from the trained weights")
+def convert_new_scale(w, scale, num_bits=8):
+    """Chooses a new scale from max|w|."""
+    own = w.abs().max() / (2 ** (num_bits - 1) - 1)
+    return _torch_codes(w, own, num_bits)
+
+
+def _lsq(x, scale, grad, num_bits, inside=None, beyond=None, divisor=None):
+    low, high = _ends(num_bits)
+    v = x / scale
+    within = (v >= low) & (v <= high)
+    inside = v.round() - v if inside is None else inside(v)
+    beyond = v.clamp(low, high) if beyond is None else beyond(v)
+    total = (grad * torch.where(within, inside, beyond)).sum()
+    return total / (divisor if divisor is not None else (x.numel() * high) ** 0.5)
+
+
+@mistake("lsq_gradient")
+def lsq_mean(x, scale, grad, num_bits=8):
+    """A mean in place of a sum over the root."""
+    return _lsq(x, scale, grad, num_bits, divisor=x.numel())
+
+
+@mistake("lsq_gradient")
+def lsq_x_for_v(x, scale, grad, num_bits=8):
+    """round(v) - x: the division by the scale is forgotten in one place."""
+    return _lsq(x, scale, grad, num_bits, inside=lambda v: v.round() - x)
+
+
+@mistake("lsq_gradient")
+def lsq_multiplied(x, scale, grad, num_bits=8):
+    """Multiplies by the root in place of dividing."""
+    return _lsq(x, scale, grad, num_bits, divisor=(x.numel() * _ends(num_bits)[1]) ** -0.5)
+
+
+@mistake("lsq_gradient", "the sign is turned")
+def lsq_sign(x, scale, grad, num_bits=8):
+    """v - round(v): the sign inside is turned."""
+    return _lsq(x, scale, grad, num_bits, inside=lambda v: v - v.round())
+
+
+@mistake("lsq_gradient", "round is not differentiated")
+def lsq_code_only(x, scale, grad, num_bits=8):
+    """The code everywhere: the second term of the product rule is missing."""
+    return _lsq(x, scale, grad, num_bits, inside=lambda v: v.round())
