@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from labutils.course import guard
 from labutils.course.attempt import Attempt, attempt
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 
 MANY = 5  # failing cases
-FEW = 7  # numbers in an answer
 
 
 def diagnose(
@@ -21,7 +18,7 @@ def diagnose(
     right in a case does not explain why another answer is wrong in it. Of several, the one that agrees in the most
     failing cases is returned, then the one that agrees in the most cases of all, then the first in the table. A
     submission with two mistakes is so told about the one shown first, and about the other at its next check. Where
-    many cases fail, agreement in one alone is taken for chance if that one is small.
+    many cases fail, agreement in one of them and in few of all is taken for chance.
     """
 
     def agrees(misconception: Misconception, i: int) -> bool:
@@ -29,8 +26,7 @@ def diagnose(
         return _same_outcome(made, attempts[i], exercise) and (i not in failing or _fails(made, cases[i], exercise))
 
     passing = [i for i in range(len(attempts)) if i not in failing]
-    chance = len(failing) >= MANY and _count_numbers(attempts[failing[0]]) < FEW
-    best, best_score = None, (1, len(attempts)) if chance else (0, 0)  # the score to be beaten
+    best, best_score = None, (0, 0)
     for misconception in exercise.misconceptions:
         score = len(failing), len(attempts)  # agreement in failing cases, in all cases; counted down, to stop early
         for i in (*failing, *passing):
@@ -40,7 +36,8 @@ def diagnose(
                 score = (0, 0) if i == failing[0] else (score[0] - (i in failing), score[1] - 1)
         if score > best_score:
             best, best_score = misconception, score
-    return best
+    is_chance = len(failing) >= MANY and best_score[0] == 1 and best_score[1] < len(attempts) / 3
+    return None if is_chance else best
 
 
 def _same_outcome(one: Attempt, other: Attempt, exercise: Exercise) -> bool:
@@ -48,11 +45,6 @@ def _same_outcome(one: Attempt, other: Attempt, exercise: Exercise) -> bool:
     if one.failure or other.failure:
         return one.failure == other.failure
     return exercise.alike(one.answer, other.answer)
-
-
-def _count_numbers(made: Attempt) -> int:
-    """How many numbers an answer holds; an exception counts as many, since its message is compared."""
-    return FEW if made.failure else sum(np.size(value) for value in made.answer.values())
 
 
 def _fails(made: Attempt, case: Case, exercise: Exercise) -> bool:
