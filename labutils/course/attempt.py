@@ -40,7 +40,7 @@ def attempt(implementation: Callable, case: Case, exercise: Exercise, call: Call
     outcome = call(exercise.run, implementation, *args, **kwargs)
     failure = _failure(outcome, implementation, exercise, call)
     if failure is None and changed((args, kwargs), (case.args, case.kwargs)):
-        failure = "changes its input", "it changed the array it was given: work on a copy"
+        failure = "changes its input", "it changed what it was given: work on a copy"
     if failure:
         return Attempt(None, *failure, outcome.printed)
     try:

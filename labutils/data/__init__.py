@@ -6,6 +6,7 @@ import lazy_loader
 # take the function's place. The modules themselves are light.
 from labutils.data.corpus import calibration_sentences, questions
 from labutils.data.digits import digits, digits_network
+from labutils.data.language_model import language_model
 from labutils.data.minilm import feed_forward_weight
 from labutils.data.sentences import sentence_encoder
 
@@ -17,6 +18,7 @@ __all__ = [
     "digits",
     "digits_network",
     "feed_forward_weight",
+    "language_model",
     "questions",
     "sentence_encoder",
     *_lazy,

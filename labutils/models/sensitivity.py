@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 
 from torch import nn
@@ -9,6 +10,8 @@ from torch import nn
 from labutils.arrays.inputs import bit_width, real_number, whole_number
 from labutils.models.conversion import Convert, quantize_model
 from labutils.models.layers import GROUPS
+from labutils.models.left_in_float import LeftInFloatWarning
+from labutils.models.linear import linear_layers
 
 
 def layer_sensitivity(
@@ -27,13 +30,19 @@ def layer_sensitivity(
     `score` is larger for a better model: an accuracy, a cosine to the float model, minus a loss. `progress` may be
     tqdm. Layers do not add up exactly: errors of one meet those of another.
     """
-    names = [name for name, module in model.named_modules() if type(module) is nn.Linear]
-    if not names:
+    aliases: dict[nn.Module, list[str]] = {}  # a layer used in two places is measured once, under its first name
+    for name, layer in linear_layers(model).items():
+        aliases.setdefault(layer, []).append(name)
+    if not aliases:
         raise ValueError(f"{type(model).__name__} has no nn.Linear to quantize")
     best = float(score(model))
     falls = {}
-    for name in progress(names):
-        falls[name] = best - float(score(quantize_model(model, convert, rules={name: convert, "*": None})))
+    for names in progress(list(aliases.values())):
+        rules = dict.fromkeys(names, convert) | {"*": None}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LeftInFloatWarning)  # all but one are left on purpose
+            quantized = quantize_model(model, convert, rules)
+        falls[names[0]] = best - float(score(quantized))
     return dict(sorted(falls.items(), key=lambda item: -item[1]))
 
 

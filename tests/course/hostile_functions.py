@@ -201,14 +201,14 @@ def checks_itself(x, num_bits=8):
     return q, scale
 
 
-@expect("it changed the array it was given: work on a copy")
+@expect("it changed what it was given: work on a copy")
 def writes_into_x(x, num_bits=8):
     q, scale = right(x, num_bits)
     x *= 2
     return q, scale
 
 
-@expect("it changed the array it was given: work on a copy")
+@expect("it changed what it was given: work on a copy")
 def reshapes_x(x, num_bits=8):
     q, scale = right(x, num_bits)
     x.shape = (-1, 1)

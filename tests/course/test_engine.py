@@ -93,7 +93,7 @@ SENTENCES = [
     (divides_by_zero, f"it raised ZeroDivisionError: {BY_ZERO} (line 2 of your function)"),
     (two_arguments_too_many, "it raised TypeError"),
     (exits, "it raised SystemExit"),
-    (writes_into_x, "it changed the array it was given"),
+    (writes_into_x, "it changed what it was given"),
     (recursive, "it raised RecursionError"),
 ]  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from labutils import data
-from labutils.data import feed_forward_weight, minilm
+from labutils.data import feed_forward_weight, minilm, published
 
 NAME = minilm.FEED_FORWARD
 W = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
@@ -26,8 +26,8 @@ def file(tmp_path, monkeypatch):
     path.parent.mkdir()
     save_file({NAME: W, "other": 2 * W}, path)
     content = path.read_bytes()
-    published = {**minilm.PUBLISHED, minilm.WEIGHTS: (len(content), hashlib.sha256(content).hexdigest())}
-    monkeypatch.setattr(minilm, "PUBLISHED", published)
+    files = {**minilm.PUBLISHED, minilm.WEIGHTS: (len(content), hashlib.sha256(content).hexdigest())}
+    monkeypatch.setattr(minilm, "PUBLISHED", files)
     monkeypatch.setattr(minilm, "PLACES", ())
     monkeypatch.delenv(minilm.VARIABLE, raising=False)
     return path
@@ -36,7 +36,7 @@ def file(tmp_path, monkeypatch):
 def installed(monkeypatch, *paths):
     """As if the distribution were installed with these files."""
     files = [types.SimpleNamespace(name=p.name, parent=p.parent, locate=lambda p=p: p) for p in paths]
-    monkeypatch.setattr(minilm.metadata, "files", lambda name: files)
+    monkeypatch.setattr(published.metadata, "files", lambda name: files)
     monkeypatch.setattr(minilm, "PLACES", (minilm._installed,))
 
 
@@ -133,7 +133,7 @@ def test_without_minilm_the_digits_network_stands_in_and_says_so(file, monkeypat
         raise ConnectionError("the network is unreachable\nand more")
 
     hub(monkeypatch, no_network)
-    monkeypatch.setattr(minilm.metadata, "files", missing)
+    monkeypatch.setattr(published.metadata, "files", missing)
     monkeypatch.setattr(minilm, "PLACES", (minilm._installed, minilm._hub))
     weight = feed_forward_weight()
     assert weight.model == "digits network"
@@ -146,7 +146,7 @@ def test_without_minilm_the_digits_network_stands_in_and_says_so(file, monkeypat
 
 
 def missing(name):
-    raise minilm.metadata.PackageNotFoundError(name)
+    raise published.metadata.PackageNotFoundError(name)
 
 
 def test_without_the_hubs_package_it_says_which_one(file, monkeypatch):
@@ -184,8 +184,8 @@ def test_a_variable_that_names_something_else_is_an_error_and_nothing_stands_in(
 
 def test_the_other_files_are_verified_and_looked_for_where_the_weights_are(file, monkeypatch):
     content = b'{"hidden_size": 8}'
-    published = {**minilm.PUBLISHED, minilm.CONFIG: (len(content), hashlib.sha256(content).hexdigest())}
-    monkeypatch.setattr(minilm, "PUBLISHED", published)
+    files = {**minilm.PUBLISHED, minilm.CONFIG: (len(content), hashlib.sha256(content).hexdigest())}
+    monkeypatch.setattr(minilm, "PUBLISHED", files)
     config = file.with_name(minilm.CONFIG)
     config.write_bytes(content)
     installed(monkeypatch, file, config)
@@ -215,13 +215,13 @@ def test_a_name_that_is_not_in_the_file_is_an_error(file, monkeypatch, name):
 
 def test_a_file_is_hashed_once_and_again_when_it_changes(file, monkeypatch):
     monkeypatch.setenv(minilm.VARIABLE, str(file))
-    minilm._digest.cache_clear()
+    published.digest.cache_clear()
     feed_forward_weight()
     feed_forward_weight("other")
-    assert minilm._digest.cache_info().misses == 1
+    assert published.digest.cache_info().misses == 1
     file.write_bytes(file.read_bytes())  # a new time of change
     feed_forward_weight()
-    assert minilm._digest.cache_info().misses == 2
+    assert published.digest.cache_info().misses == 2
 
 
 def test_reading_needs_no_torch():

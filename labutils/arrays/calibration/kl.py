@@ -7,6 +7,8 @@ import numpy as np
 from labutils.arrays.calibration.histogram import HistogramEstimator, folded
 from labutils.arrays.scheme import Scheme
 
+MOST_UNSEEN = 0.01  # of the counts: what may be cut off where the divergence does not see it
+
 
 class KL(HistogramEstimator):
     """The range with the least KL divergence between the histogram and the same histogram on the grid.
@@ -49,13 +51,17 @@ def best_cut(counts: np.ndarray, zero: int, num_levels: int) -> int:
     >>> best_cut(np.array([40, 30, 20, 10, 6, 3, 1, 0, 0, 0, 0, 1]), 0, num_levels=4)
     6
 
-    Where no more bins are occupied than there are levels, all of them are kept. See `cut_divergences`.
+    Where no more bins are occupied than there are levels, all of them are kept. A cut that leaves fewer occupied bins
+    than levels may saturate one value in a hundred at most: those bins are on the grid as they are, so the divergence
+    does not see how far the others move, and is 0 where a single bin is left. See `cut_divergences`.
     """
     filled = np.flatnonzero(counts)
     first, last = min(int(filled[0]), zero), max(int(filled[-1]) + 1, zero)
     keep = np.arange(max(zero - first, last - zero), 0, -1)
     low, high = np.maximum(first, zero - keep), np.minimum(last, zero + keep)
-    enough = high - low >= num_levels
+    held, occupied = (np.append(0, np.cumsum(part)) for part in (counts, counts > 0))
+    kept, bins = held[high] - held[low], occupied[high] - occupied[low]
+    enough = (high - low >= num_levels) & ((bins >= num_levels) | (held[-1] - kept <= MOST_UNSEEN * held[-1]))
     if not enough.any():
         return int(keep[0])
     return int(keep[np.argmin(cut_divergences(counts, low[enough], high[enough], num_levels))])

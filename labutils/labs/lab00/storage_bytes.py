@@ -37,9 +37,11 @@ def cases() -> list[Case]:
 
 
 def read(value: object) -> dict:
+    if value is None:
+        raise Wrong("it returned None: end with `return` and the number of bytes")
     number = as_number(value, "the result")
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise Wrong(f"bytes come whole: the result should be an int, but it is {describe(value)}")
+        raise Wrong(f"bytes come whole: the result should be an int, but it is {describe(number)}")
     return {"bytes": number}
 
 

@@ -150,13 +150,17 @@ MISCONCEPTIONS = (
     Misconception("Gaussian noise is added, then the result is rounded",
         rounding(lambda steps, rng: np.round(steps + rng.normal(size=steps.shape))),
         "A normal number may be larger than 1, and then the code is not a neighbour of the value. Draw uniformly."),
+    Misconception("the fraction of a negative value is negative",
+        rounding(lambda steps, rng: np.trunc(steps) + (rng.random(steps.shape) < np.modf(steps)[0])),
+        "`np.modf` gives -2.3 the fraction -0.3, which no random number is below: it always becomes -2. Take "
+        "`steps - np.floor(steps)`."),
     Misconception("one draw for each column",
         rounding(lambda steps, rng: np.floor(steps + rng.random(steps.shape[-1:]))),
         "`rng.random(n)` broadcasts over the rows, so all of a column go the same way. Draw for each element: "
         "`rng.random(x.shape)`."),
-    Misconception("a generator with a seed of its own, so that every draw is the same",
+    Misconception("draws from another generator than `rng`",
         rounding(lambda steps, rng: np.floor(steps + np.random.default_rng(0).random(steps.shape))),
-        "Seeded inside, it gives the same numbers at each call, and errors add up again over many calls. "
+        "A generator seeded inside gives the same numbers at each call, and one of NumPy's own cannot be repeated. "
         "Draw from the `rng` that is given."),
     Misconception("one draw for the whole tensor", rounding(lambda steps, rng: np.floor(steps + rng.random())),
         "All elements share one random number, so all go the same way. Draw one for each: `rng.random(x.shape)`."),

@@ -42,6 +42,7 @@ def cases() -> list[Case]:
         Case("one element", (np.array([-0.7], dtype=np.float32),)),
         Case("a constant", (np.full(5, 0.3, dtype=np.float32),), {"num_bits": 5}),
         Case("weights a billion times smaller", (w[:4] * np.float32(1e-9),)),
+        Case("weights 1e20 times smaller", (w[:4] * np.float32(1e-20),)),
         Case("weights near the largest float32", (w[:4] * np.float32(1e37),)),
         Case("a strided view, 3 axes", (w[:6].reshape(6, 8, 8)[:, :, ::2],), {"num_bits": 7}),
         Case("float64 input", (w[0].astype(np.float64),)),

@@ -142,6 +142,19 @@ class Layer(Recipe):
 right = Layer()
 
 
+def scale_as_parameter(layer, q, scale):
+    import torch
+
+    buffers(layer, q=q)
+    layer.scale = torch.nn.Parameter(scale)
+
+
+def kept_weight(layer, x):
+    if not hasattr(layer, "kept"):
+        layer.kept = layer.q * layer.scale
+    return layer.kept.to(x.dtype)
+
+
 def codes_as_parameter(layer, q, scale):
     import torch
 
@@ -229,6 +242,11 @@ MISCONCEPTIONS = (
         right.but(hold=lambda layer, q, scale: (buffers(layer, q=q), attributes(layer, scale=scale))), SAVED),
     Misconception("the codes are a Parameter", right.but(hold=codes_as_parameter),
         "A Parameter is what an optimizer trains, and what `.half()` converts. Codes are neither: make them a buffer."),
+    Misconception("the scales are a Parameter", right.but(hold=scale_as_parameter),
+        "A Parameter is what an optimizer trains. A scale belongs to its codes, and stays as it is: make it a buffer."),
+    Misconception("the float weight of the first call is kept", right.but(weight=kept_weight),
+        "The dequantized weight is kept in the layer, four bytes each beside the codes, and a saved or moved layer does "
+        "not know of it. Dequantize at each call, and let the result go."),
     Misconception("the float weight is still there", linear_inside(quantized_at_each_call=True), STILL_FLOAT),
     Misconception("the float weight is still there", linear_inside(quantized_at_each_call=False), STILL_FLOAT),
     Misconception("dequantized once, and kept as floats",
@@ -315,6 +333,9 @@ MISCONCEPTIONS = (
         right.but(floats=lambda weight: weight.detach(), to_codes=lambda steps: steps.round()),
         "bfloat16 has 8 significant bits, no more than a code: the largest weight over its scale may come out as "
         "128, which int8 does not know. Cast the weight to float32 before you choose scales and codes."),
+    Misconception("scales are computed in 16 bits", right.but(floats=lambda weight: weight.detach()),
+        "bfloat16 has 8 significant bits, and a scale that is rounded to them shifts the largest codes by more than "
+        "half a step. Cast the weight to float32 before you choose scales and codes."),
     Misconception("the scales still belong to autograd", right.but(floats=at_least_float32),
         "The scales were computed from a Parameter, so autograd keeps their history, and `deepcopy` refuses. Start "
         "from `linear.weight.detach()`."),

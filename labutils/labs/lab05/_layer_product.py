@@ -33,24 +33,36 @@ def effective_weight(subject: Subject) -> dict:
     import torch
 
     answers = as_float64(subject.layer(torch.eye(subject.linear.in_features, dtype=subject.x.dtype)))
-    return {"weight": (answers - (0 if subject.linear.bias is None else as_float64(subject.before["bias"]))).T}
+    at_zero = as_float64(subject.layer(torch.zeros(1, subject.linear.in_features, dtype=subject.x.dtype)))[0]
+    return {"at_zero": at_zero, "weight": (answers - (0 if subject.linear.bias is None else as_float64(subject.before["bias"]))).T}
 
 
 def is_on_the_grid(seen: dict, expected: Expected) -> None:
-    found, weight, scale = seen["weight"], expected.weight, expected.scale
+    found, scale = seen["weight"], expected.scale
     if not np.isfinite(found).all():
         raise Wrong("the result is not finite: is there a scale that is 0?")
-    slack = 2 * expected.eps * (np.abs(weight) + np.abs(expected.bias)[:, None])  # the bias is added, the sum rounded
-    _require_half_a_step(found, weight, scale, slack)
-    _require_multiples(found, scale, slack)
+    off = np.abs(seen["at_zero"] - expected.bias)
+    if (off > expected.scale[:, 0] / 2 + 2 * expected.eps * np.abs(expected.bias)).any():
+        worst = int(off.argmax())
+        wanted, came = distinct(expected.bias[worst], seen["at_zero"][worst])
+        raise Wrong(f"for an x of zeros the result is the bias: output {worst} should be {wanted}, but it is {came}")
+    require_half_a_step(found, expected, expected.eps)
+    _require_multiples(found, scale, slack_of(expected, expected.eps))
 
 
-def _require_half_a_step(found: np.ndarray, weight: np.ndarray, scale: np.ndarray, slack: np.ndarray) -> None:
+def slack_of(expected: Expected, eps: float) -> np.ndarray:
+    """What a weight may be off because the bias is added to it, and the sum rounded."""
+    return 2 * eps * (np.abs(expected.weight) + np.abs(expected.bias)[:, None])
+
+
+def require_half_a_step(found: np.ndarray, expected: Expected, eps: float, when: str = "") -> None:
+    """`found` is `expected.weight` to half a step of its row, and what a float with this `eps` loses."""
+    weight, scale, slack = expected.weight, expected.scale, slack_of(expected, eps)
     off = np.abs(found - weight) - slack - 2**-15 * scale
     worst = np.unravel_index(np.argmax(off - scale / 2), off.shape)
     if off[worst] > scale[worst[0], 0] / 2:
         raise Wrong(
-            f"weight[{place(worst)}] = {weight[worst]:.6g} comes back as {found[worst]:.6g}; with 8 bits and a scale "
+            f"{when}weight[{place(worst)}] = {weight[worst]:.6g} comes back as {found[worst]:.6g}; with 8 bits and a scale "
             f"for each row, {scale[worst[0], 0]:.4g} here, at most half of that is lost"
         )
 

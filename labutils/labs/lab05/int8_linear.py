@@ -76,6 +76,7 @@ def cases() -> list[Case]:
         "one input": (normal(5, 1), *layer(4, 1)),
         "600 of the largest codes": (np.ones((2, 600), np.float32), *largest),
         "an empty batch": (normal(0, 12), *layer(4, 12)),
+        "tiny values": (normal(4, 12) * np.float32(1e-9), *layer(5, 12)[:2], None),
     }
     return [Case(name, args) for name, args in inputs.items()]
 

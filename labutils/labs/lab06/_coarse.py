@@ -12,14 +12,14 @@ def coarse_class() -> type:
     from torch.nn import functional
 
     class Coarse(nn.Module):
-        """A linear layer whose weights are multiples of `step`."""
+        """A linear layer whose weights are multiples of `step`. Its bias is the tensor of the layer that it is made of."""
 
         def __init__(self, linear, step):
             if not isinstance(linear, nn.Linear):
                 raise TypeError(f"convert takes an nn.Linear, and was given {type(linear).__name__}")
             super().__init__()
             self.register_buffer("weight", (linear.weight.detach() / step).round() * step)
-            self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
+            self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
 
         def forward(self, x):
             return functional.linear(x, self.weight, self.bias)

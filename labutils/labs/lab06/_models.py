@@ -94,6 +94,11 @@ def codes(nn):
     return nn.Sequential(layer, nn.Linear(30, 5))
 
 
+def shared_norm(nn):
+    norm = nn.BatchNorm1d(WIDTH)
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), norm, nn.ReLU(), norm)
+
+
 def positions(nn):
     """A buffer that state_dict leaves out, as transformers have."""
     import torch
@@ -115,6 +120,7 @@ MODELS: dict[str, Callable] = {
     "half": half,
     "frozen": frozen,
     "codes": codes,
+    "shared norm": shared_norm,
     "positions": positions,
     "one layer": lambda nn: nn.Sequential(nn.Linear(WIDTH, CLASSES)),
     "embedding": lambda nn: nn.Sequential(nn.Embedding(TOKENS, WIDTH), nn.Linear(WIDTH, CLASSES)),

@@ -43,6 +43,7 @@ def cases() -> list[Case]:
         Case("frozen weights", ("frozen",)),
         Case("an embedding and a head that share a weight", ("tied",)),
         Case("one layer used twice", ("shared",)),
+        Case("one batch norm used twice", ("shared norm",)),
         Case("a buffer that files leave out", ("positions",)),
         Case("nothing to count", ("nothing",)),
     ]

@@ -85,7 +85,9 @@ def read(value: Any) -> dict:
     if difference(model, name):  # whatever else is wrong, this comes first
         replaced = any(type(module) is coarse_class() for module in result.modules())
         return {"changed": True, "given": result is model, "replaced": replaced}
-    original, found = build(name), dict(result.named_modules(remove_duplicate=False))
+    original, found = build(name), {}
+    for place, module in result.named_modules(remove_duplicate=False):
+        found.setdefault(place, module)  # `blocks.0.fc` is first what the block holds, not a module of that very name
     places = places_of(original)
     held = {tensor.data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     try:

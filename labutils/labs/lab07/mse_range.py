@@ -76,6 +76,10 @@ def judge(answer: dict, case: Case) -> None:
     low, high = require_range(answer, symmetric)
     if low == high == 0 and x.any():
         raise Wrong("the range is (0, 0), into which no value fits")
+    if (low or high) and not x.any():
+        raise Wrong(f"x is all zero, so the range should be (0, 0), but it is ({low:.4g}, {high:.4g})")
+    if low > 0 or high < 0:
+        raise Wrong(f"the range should include 0, as the grid of lab 02 does, but it is ({low:.4g}, {high:.4g})")
     scheme, best = Scheme(num_bits, symmetric=symmetric), mse_range(x, num_bits, symmetric)
     yours, least = losses(x, low, high, scheme), losses(x, *best, scheme)
     rounding = (1e-6 * float(np.abs(x).max())) ** 2  # of float32

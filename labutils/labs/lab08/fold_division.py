@@ -80,6 +80,9 @@ def judge(answer: dict, case: Case) -> None:
     if answer["y"].shape == wanted.shape:
         judge_close(answer["y"] / unit, wanted / unit, "output", "the output before, divided by the channel's scale,")
     judge_close(answer["y"], wanted, "output", "the output before, divided by the channel's scale,")
+    weight = spec[1].astype(np.float64)
+    divided = weight / (scales[:, None] if weight.ndim == 2 else scales)
+    judge_close(answer["weight"], divided, "weight", "the weight divided by the channel's scale")
 
 
 @dataclass(frozen=True)

@@ -83,13 +83,15 @@ def judge(answer: dict, case: Case) -> None:
         )
     judge_ties(q, w, w / scale)
     scale = np.broadcast_to(scale.astype(np.float64), w.shape)
-    v = np.clip(w / scale, wanted.quant_min, wanted.quant_max)
+    steps = w / scale
+    v = np.clip(steps, wanted.quant_min, wanted.quant_max)
     off = np.abs(v - q)
     worst = largest_at(off)
     if off[worst] > 0.5 + float32_noise(wanted.quant_max):
+        at_end = "" if v[worst] == steps[worst] else f", which is clamped to {v[worst]:.4g}"
         raise Wrong(
-            f"w[{place(worst)}] = {w[worst]:.6g} was trained on a scale of {scale[worst]:.6g}, {v[worst]:.4g} steps "
-            f"of it within the grid, but its code is {q[worst]}"
+            f"w[{place(worst)}] = {w[worst]:.6g} was trained on a scale of {scale[worst]:.6g}: it is "
+            f"{steps[worst]:.4g} steps of it{at_end}, but its code is {q[worst]}"
         )
 
 

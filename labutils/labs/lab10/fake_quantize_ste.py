@@ -197,6 +197,11 @@ NO_BRAKE = (
     "truth. Only the derivative of `round` is replaced."
 )
 
+def clamped_before_dividing(x, scale, num_bits=8):
+    steps = x.clamp(*limits(num_bits)) / scale
+    return (steps + (steps.round() - steps).detach()) * scale
+
+
 MISCONCEPTIONS = (
     Misconception("the gradient of round", differentiated_by_torch,
         "Torch knows the derivative of `round`: it is 0 wherever it exists, so nothing can be learned. Going back, "
@@ -208,6 +213,8 @@ MISCONCEPTIONS = (
     Misconception("gradient outside the clip", right.but(back=lambda grad, scale, mask: grad), NO_BRAKE),
     Misconception("gradient only outside the clip", right.but(within=lambda x, v, low, high: (v < low) | (v > high)),
         "The mask is upside down: inside the grid the gradient passes, beyond its ends it stops."),
+    Misconception("x is clamped to the codes, and then divided", clamped_before_dividing,
+        "The lowest and the highest code are limits for x / scale. Divide first, then clamp."),
     Misconception("gradient stops at the upper end only", right.but(within=lambda x, v, low, high: v <= high),
         "The clamp has two ends. Below the lowest code it is flat too."),
     Misconception("gradient stops at the lower end only", right.but(within=lambda x, v, low, high: v >= low),

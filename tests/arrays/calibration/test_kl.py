@@ -74,3 +74,15 @@ def test_zeros_do_not_decide_where_to_cut(symmetric):
     x = VALUES[VALUES > 0]
     many = np.append(x, np.zeros(10 * x.size, np.float32))
     assert KL(4, symmetric).observe(many).range() == KL(4, symmetric).observe(x).range()
+
+
+SATURATED = {
+    "a sigmoid near 1": 1 / (1 + np.exp(-np.random.default_rng(0).normal(4, 1, 50_000))),
+    "most values in one bin": np.append(np.full(60_000, 0.4), np.random.default_rng(0).uniform(0.4, 1, 40_000)),
+}
+
+
+@symmetries
+@pytest.mark.parametrize("x", SATURATED.values(), ids=SATURATED)
+def test_a_bin_that_is_left_alone_is_no_match_for_all_that_is_cut_off(x, symmetric):
+    assert KL(symmetric=symmetric).observe(x).range()[1] > 0.9

@@ -14,8 +14,8 @@ from labutils import PerGroup, Scheme, data, explore_model
 from labutils.data import digits_accuracy, digits_model
 from labutils.labs import answers
 from labutils.labs.lab06.explore_model import BITS, GROUP_SIZES
-from labutils.models.conversion import linear_layers
 from labutils.models.layers import PackedLinear
+from labutils.models.linear import linear_layers
 
 START = {"num_bits": 3, "group_size": 32, "left": "none"}
 

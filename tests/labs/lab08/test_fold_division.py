@@ -7,10 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
-from labutils.labs.answers import fold_division
 from labutils.labs.lab08.fold_division import right
-from tests.arrays.bad_inputs import refuses, table
-from tests.labs.lab08.layers import BAD_SCALES, activations, layer
+from tests.labs.lab08.layers import layer
 from tests.labs.right_answers import passes
 
 NORMS = {
@@ -20,37 +18,6 @@ NORMS = {
     "Linear": lambda: layer(24, 24),
     "Linear without bias": lambda: layer(10, 24, bias=False),
 }
-
-
-@pytest.mark.parametrize("make", **table(NORMS))
-def test_a_folded_division_divides_the_outputs(make):
-    before, scales = make(), torch.logspace(-2, 2, 24)
-    x = activations(channels=before.weight.shape[-1])
-    torch.testing.assert_close(fold_division(before, scales)(x), before(x) / scales, rtol=1e-4, atol=1e-4)
-
-
-def test_a_factor_folds_through_a_pre_norm_and_not_through_a_post_norm():
-    scales, x = torch.logspace(-1, 1, 32), torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
-    for norm, first in (("norm2", True), ("norm1", False)):
-        block = nn.TransformerEncoderLayer(32, 4, 64, norm_first=first).eval()
-        folded = copy.deepcopy(block)
-        setattr(folded, norm, fold_division(getattr(folded, norm), scales))
-        with torch.no_grad():
-            folded.linear1.weight.mul_(scales)
-            same = torch.allclose(folded(x), block(x), atol=1e-5)
-        assert same == first
-
-
-@pytest.mark.parametrize("scales, kind, words", **table(BAD_SCALES))
-def test_what_are_no_scales_is_refused(scales, kind, words):
-    refuses(kind, words, fold_division, nn.LayerNorm(24), scales)
-
-
-def test_where_nothing_can_be_folded_the_way_out_is_named():
-    refuses(TypeError, ("not into GELU", "divide at the layer's input"), fold_division, nn.GELU(), torch.ones(24))
-    bare = nn.LayerNorm(24, elementwise_affine=False)
-    refuses(ValueError, ("no weight", "divide at the layer's input"), fold_division, bare, torch.ones(24))
-    refuses(ValueError, ("last axis alone",), fold_division, nn.LayerNorm((2, 12)), torch.ones(2))
 
 
 def copied_and_divided(before, scales):

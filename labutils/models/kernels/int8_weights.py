@@ -1,0 +1,107 @@
+"""8-bit weights by 8-bit activations (W8A8): integers are multiplied, the zero point and the scales come after."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from labutils.models.kernels import probes
+from labutils.models.kernels.integer_product import INT_MM, int_matmul, require_int32_sums
+
+Tensor = torch.Tensor
+
+ONEDNN = "oneDNN, packed once"
+
+MOST_UNSIGNED = 2**16  # products of a uint8 and an int8 from -127 to 127: so many of 255 * 127 fit into int32
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """8-bit codes of each row, its scale and its zero point: (M, K) float32 -> (M, K) uint8, (M, 1) and (M, 1) float32.
+
+    >>> quantize_rows(torch.tensor([[2.0, -0.55, 0.25]]))
+    (tensor([[255,   0,  80]], dtype=torch.uint8), tensor([[0.0100]]), tensor([[55.]]))
+
+    The numbers of `affine.quantize(x, Scheme(8, symmetric=False, granularity=PerAxis(0)))`, in fewer passes and
+    unchecked, because every layer calls it. A row with a NaN has the scale NaN.
+    """
+    low, high = x.amin(1, keepdim=True).clamp_(max=0), x.amax(1, keepdim=True).clamp_(min=0)
+    scale = (high / 255 - low / 255).clamp_min_(torch.finfo(torch.float32).smallest_normal)
+    zero_point = (-low / scale).round_()
+    # torch casts to int8 six times as fast as to uint8: subtract 128, and flip the top bit back.
+    steps = (x / scale).round_().add_(zero_point - 128).clamp_(-128, 127)
+    return steps.to(torch.int8).view(torch.uint8).bitwise_xor_(128), scale, zero_point
+
+
+class Int8Weights:
+    """An 8-bit weight with one scale for each output.
+
+    codes   (N, K) int8
+    scale   (N,) float32
+    kernel  the name of the one that multiplies here
+    """
+
+    def __init__(self, codes: Tensor, scale: Tensor):
+        require_int32_sums(codes.shape[1], MOST_UNSIGNED)
+        self.shape, self.device = tuple(codes.shape), codes.device
+        self.scale = scale.to(torch.float32)
+        self._sums = codes.sum(1, dtype=torch.int32)  # (N,), what a zero point of 1 would add
+        is_packed = not why_not_onednn(codes.device.type)
+        self.kernel = ONEDNN if is_packed else probes.PORTABLE if probes.why_not(INT_MM, codes.device.type) else INT_MM
+        self._held = _pack(codes) if is_packed else codes
+
+    def plain(self) -> dict[str, Tensor]:
+        """The arguments from which this was made."""
+        codes = self._held.to_dense().t().contiguous() if self.kernel == ONEDNN else self._held
+        return {"codes": codes, "scale": self.scale}
+
+    @property
+    def nbytes(self) -> int:
+        return self._held.numel() + self.scale.nbytes + self._sums.nbytes
+
+    def linear(self, x: Tensor) -> Tensor:
+        """x @ weight.T for float32 `x` (M, K) -> (M, N) float32: quantize, multiply integers, rescale."""
+        codes, row_scale, zero_point = quantize_rows(x)
+        # sum (q - zero_point) w = sum q w - zero_point sum w: see `products.quantized_matmul`
+        return self.multiply(codes).addr_(zero_point[:, 0], self._sums * self.scale, alpha=-1).mul_(row_scale)
+
+    def multiply(self, codes: Tensor, zero_point: int = 0) -> Tensor:
+        """(codes - zero_point) @ weight.T for uint8 (M, K) -> (M, N) float32: exact in int32, then made float32."""
+        if self.kernel == ONEDNN:
+            return _multiply(codes, self._held, self.scale, zero_point)
+        moved = (codes ^ 128).view(torch.int8)  # `int_matmul` takes int8: q - 128
+        products = int_matmul(moved, self._held.t()).add_(self._sums * (128 - zero_point))
+        return products.to(torch.float32).mul_(self.scale)
+
+    def dequantize(self) -> Tensor:
+        """The weight as float32 (N, K)."""
+        return self.plain()["codes"] * self.scale[:, None]
+
+
+def why_not_onednn(device: str) -> str:
+    """Why oneDNN's kernel cannot be used on a device, or ""."""
+    if device != "cpu":
+        return f"it works on the CPU, not on {device}"
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return f"it is made for x86, this is {platform.machine()}"
+    return probes.why_not(ONEDNN, device)
+
+
+def _pack(codes: Tensor) -> Tensor:
+    return torch.ops.onednn.qlinear_prepack(codes.contiguous(), None)
+
+
+def _multiply(codes: Tensor, held: Tensor, scale: Tensor, zero_point: int = 0) -> Tensor:
+    """uint8 codes (M, K) less zero_point by the packed weight: exact in int32, as float32 times the outputs' scales."""
+    zero = torch.zeros((), dtype=torch.int64).expand(len(scale))
+    return torch.ops.onednn.qlinear_pointwise(
+        codes, 1.0, zero_point, held, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+
+
+@probes.probe(ONEDNN)
+def _onednn_is_exact(device: str) -> bool:
+    a, b = probes.largest_codes(device)
+    codes = a.view(torch.uint8)
+    expected = (codes.long() @ b.long().t()).to(torch.float32)
+    return torch.equal(_multiply(codes, _pack(b), torch.ones(len(b))), expected)

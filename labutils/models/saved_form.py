@@ -1,0 +1,90 @@
+"""How the tensors of a module are to be read, saved beside them and compared when they are loaded.
+
+Tensors of two schemes may have the same shapes and dtypes: 64 columns are two groups of 40 as well as two of 33. So
+the scheme is saved, as the shape of an empty tensor: in files of every kind, at no bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from labutils.arrays.scheme import PerAxis, PerGroup, PerTensor, Scheme
+
+GRANULARITIES = (PerTensor, PerAxis, PerGroup)
+
+
+def scheme_numbers(scheme: Scheme) -> list[int]:
+    """A matrix's scheme in whole numbers from 0 on: num_bits, symmetric, the kind of granularity and its argument.
+
+    >>> scheme_numbers(Scheme(4, granularity=PerGroup(32)))
+    [4, 1, 2, 32]
+
+    `clip` plays no part in reading codes.
+    """
+    granularity = scheme.granularity
+    argument = granularity.axis % 2 if isinstance(granularity, PerAxis) else getattr(granularity, "group_size", 0)
+    return [scheme.num_bits, int(scheme.symmetric), GRANULARITIES.index(type(granularity)), argument]
+
+
+def scheme_of(numbers: Sequence[int]) -> Scheme:
+    """Undo `scheme_numbers`.
+
+    >>> scheme_of([4, 1, 2, 32]).granularity
+    PerGroup(group_size=32)
+    """
+    num_bits, symmetric, kind, argument = (int(number) for number in numbers)
+    granularity = GRANULARITIES[kind]
+    return Scheme(num_bits, bool(symmetric), granularity() if granularity is PerTensor else granularity(argument))
+
+
+class SavesForm(nn.Module):
+    """A module that saves the numbers which say how it reads its tensors, and refuses a state saved with others."""
+
+    form_name: str  # under which the numbers are saved
+
+    def _form(self) -> list[int] | None:
+        """The numbers; None where the shapes and dtypes of the tensors already say everything."""
+        raise NotImplementedError
+
+    def _describe_form(self, numbers: Sequence[int] | None) -> str:
+        raise NotImplementedError
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if (form := self._form()) is not None:
+            destination[prefix + self.form_name] = torch.empty(0, *form, dtype=torch.int8)
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, metadata: dict, strict: bool, missing: list, unexpected: list, errors: list
+    ) -> None:
+        key, own = prefix + self.form_name, self._form()
+        found = list(state_dict[key].shape[1:]) if key in state_dict else None
+        if found is None and own is not None:
+            missing.append(key)
+        elif found != own:
+            errors.append(f"{key}: it was saved with {self._described(found)}, but has {self._describe_form(own)} here")
+            return
+        rest = {name: tensor for name, tensor in state_dict.items() if name != key}
+        super()._load_from_state_dict(rest, prefix, metadata, strict, missing, unexpected, errors)
+
+    def _described(self, numbers: list[int]) -> str:
+        try:
+            return self._describe_form(numbers)
+        except (IndexError, ValueError):
+            return f"numbers that say nothing, {numbers}"
+
+
+class SavesBits(SavesForm):
+    """A module that saves its `num_bits` and `activation_bits`."""
+
+    form_name = "bits"
+
+    def _form(self) -> list[int]:
+        return [self.num_bits, self.activation_bits]
+
+    def _describe_form(self, numbers: Sequence[int] | None) -> str:
+        num_bits, activation_bits = numbers or self._form()
+        return f"{num_bits}-bit weights and {activation_bits}-bit activations"

@@ -1,0 +1,67 @@
+"""Packed weights are what was packed, on every kernel."""
+
+import pytest
+import torch
+
+from labutils.arrays.affine import choose_qparams, dequantize, quantize
+from labutils.arrays.packing import pack
+from labutils.arrays.scheme import PerGroup, Scheme
+from labutils.models import kernels
+
+
+def packed_weight(rows, length, scheme, seed=0):
+    """The arguments of PackedWeights, and the weight that they stand for."""
+    w = torch.randn(rows, length, generator=torch.Generator().manual_seed(seed))
+    scale, zero_point = choose_qparams(w, scheme)
+    scale = scale.to(torch.bfloat16)
+    quantized = quantize(w, scheme, (scale.float(), zero_point))
+    stored = None if scheme.symmetric else zero_point.to(torch.uint8)
+    return (pack(quantized.codes, scheme.num_bits), scale, stored, scheme, length), dequantize(quantized)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("num_bits", "group_size", "length"), [(2, 16, 48), (3, 32, 100), (4, 32, 64), (8, 200, 70)])
+def test_packed_weights_are_what_was_packed(num_bits, group_size, length, symmetric):
+    arguments, weight = packed_weight(24, length, Scheme(num_bits, symmetric, PerGroup(group_size)))
+    held = kernels.PackedWeights(*arguments)
+    assert torch.equal(held.dequantize(), weight)
+    x = torch.randn(5, length, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(held.linear(x), x @ weight.t(), rtol=0, atol=2**-20 * length * float(weight.abs().max()))
+    assert held.nbytes == 24 * (-(-length * num_bits // 8) + -(-length // group_size) * (2 if symmetric else 3))
+
+
+@pytest.mark.parametrize(("rows", "length", "group_size"), [(16, 32, 32), (64, 128, 64), (48, 96, 32), (384, 256, 256)])
+def test_the_int4_kernel_agrees_with_the_portable_one_within_bfloat16(rows, length, group_size):
+    arguments, weight = packed_weight(rows, length, Scheme(4, granularity=PerGroup(group_size)))
+    held = kernels.hold_packed(*arguments)
+    if held.kernel == kernels.PORTABLE:
+        pytest.skip(kernels.report())
+    x = torch.randn(9, length, generator=torch.Generator().manual_seed(1))
+    # x, weight and result are each rounded to 8 bits, a relative 2^-9.
+    assert bool((held.linear(x) - x @ weight.t()).abs().le(4 * 2**-9 * (x.abs() @ weight.abs().t())).all())
+
+
+def test_codes_with_a_zero_point_do_not_go_to_a_kernel_that_would_round_it():
+    arguments, _ = packed_weight(16, 32, Scheme(4, symmetric=False, granularity=PerGroup(32)))
+    assert kernels.hold_packed(*arguments).kernel == kernels.PORTABLE
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_what_the_int4_kernel_holds_can_be_read_back(symmetric):
+    arguments, weight = packed_weight(48, 512, Scheme(4, symmetric, PerGroup(128)))
+    held = kernels.hold_packed(*arguments)
+    plain = {"packed": arguments[0], "scale": arguments[1]} | ({} if symmetric else {"zero_point": arguments[2]})
+    assert held.plain().keys() == plain.keys()
+    assert all(torch.equal(held.plain()[name], plain[name]) for name in plain)
+    assert torch.equal(held.dequantize(), weight)
+
+
+@pytest.mark.parametrize(
+    ("rows", "length", "group_size"),
+    [(10, 64, 32), (16, 80, 32), (16, 64, 16), (16, 1024, 512), (1, 1, 32)],
+)
+def test_a_weight_that_does_not_fit_the_int4_kernel_is_held_portably(rows, length, group_size):
+    arguments, weight = packed_weight(rows, length, Scheme(4, granularity=PerGroup(group_size)))
+    held = kernels.hold_packed(*arguments)
+    assert held.kernel == kernels.PORTABLE
+    assert torch.equal(held.dequantize(), weight)
