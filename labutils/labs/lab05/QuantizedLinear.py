@@ -245,8 +245,8 @@ MISCONCEPTIONS = (
     Misconception("the scales are a Parameter", right.but(hold=scale_as_parameter),
         "A Parameter is what an optimizer trains. A scale belongs to its codes, and stays as it is: make it a buffer."),
     Misconception("the float weight of the first call is kept", right.but(weight=kept_weight),
-        "The dequantized weight is kept in the layer, four bytes each beside the codes, and a saved or moved layer does "
-        "not know of it. Dequantize at each call, and let the result go."),
+        "The dequantized weight is kept in the layer, four bytes each beside the codes, and a saved or moved layer "
+        "does not know of it. Dequantize at each call, and let the result go."),
     Misconception("the float weight is still there", linear_inside(quantized_at_each_call=True), STILL_FLOAT),
     Misconception("the float weight is still there", linear_inside(quantized_at_each_call=False), STILL_FLOAT),
     Misconception("dequantized once, and kept as floats",

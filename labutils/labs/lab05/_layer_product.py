@@ -34,7 +34,8 @@ def effective_weight(subject: Subject) -> dict:
 
     answers = as_float64(subject.layer(torch.eye(subject.linear.in_features, dtype=subject.x.dtype)))
     at_zero = as_float64(subject.layer(torch.zeros(1, subject.linear.in_features, dtype=subject.x.dtype)))[0]
-    return {"at_zero": at_zero, "weight": (answers - (0 if subject.linear.bias is None else as_float64(subject.before["bias"]))).T}
+    bias = 0 if subject.linear.bias is None else as_float64(subject.before["bias"])
+    return {"at_zero": at_zero, "weight": (answers - bias).T}
 
 
 def is_on_the_grid(seen: dict, expected: Expected) -> None:
@@ -62,8 +63,8 @@ def require_half_a_step(found: np.ndarray, expected: Expected, eps: float, when:
     worst = np.unravel_index(np.argmax(off - scale / 2), off.shape)
     if off[worst] > scale[worst[0], 0] / 2:
         raise Wrong(
-            f"{when}weight[{place(worst)}] = {weight[worst]:.6g} comes back as {found[worst]:.6g}; with 8 bits and a scale "
-            f"for each row, {scale[worst[0], 0]:.4g} here, at most half of that is lost"
+            f"{when}weight[{place(worst)}] = {weight[worst]:.6g} comes back as {found[worst]:.6g}; with 8 bits and a "
+            f"scale for each row, {scale[worst[0], 0]:.4g} here, at most half of that is lost"
         )
 
 

@@ -12,7 +12,7 @@ def coarse_class() -> type:
     from torch.nn import functional
 
     class Coarse(nn.Module):
-        """A linear layer whose weights are multiples of `step`. Its bias is the tensor of the layer that it is made of."""
+        """A linear layer whose weights are multiples of `step`; its bias is that of the layer it is made of, shared."""
 
         def __init__(self, linear, step):
             if not isinstance(linear, nn.Linear):

@@ -197,6 +197,7 @@ NO_BRAKE = (
     "truth. Only the derivative of `round` is replaced."
 )
 
+
 def clamped_before_dividing(x, scale, num_bits=8):
     steps = x.clamp(*limits(num_bits)) / scale
     return (steps + (steps.round() - steps).detach()) * scale

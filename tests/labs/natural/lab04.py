@@ -38,7 +38,7 @@ def pads_every_axis(x, num_bits=4, group_size=128):
     return in_groups(g, num_bits, scales[..., None]).reshape(*x.shape[:-1], -1)[..., :n], scales
 
 
-@mistake("quantize_group")
+@mistake("quantize_group", "$^")
 def pads_by_the_remainder(x, num_bits=4, group_size=128):
     n = x.shape[-1]
     pad = n % group_size
@@ -107,7 +107,7 @@ def even(q):
     return np.pad(q, [(0, 0)] * (q.ndim - 1) + [(0, q.shape[-1] % 2)]).view(np.uint8)
 
 
-@mistake("pack_int4")
+@mistake("pack_int4", "<< comes before &")
 def precedence(q):
     u = even(q)
     return u[..., ::2] & 15 | u[..., 1::2] & 15 << 4
