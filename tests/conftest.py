@@ -1,11 +1,11 @@
 """Shared by all tests: repeatable examples, a temporary progress folder, a browser, trained models, a broken slider."""
 
 import os
+import re
 
 import pytest
 from hypothesis import settings
 
-import labutils
 from labutils.data import language_model, sentence_encoder
 from labutils.data.minilm import MiniLMMissing
 from labutils.data.smollm2 import LanguageModelMissing
@@ -15,12 +15,33 @@ settings.register_profile("course", deadline=None, derandomize=True, max_example
 settings.load_profile("course")
 
 
-QUICK = ("tests/test_", *(f"tests/{room}/" for room in labutils.ROOMS))
+# The work that takes a worker longest first, so that none is left alone with it at the end. With `--dist loadscope` it
+# is given out by the file or class.
+LONGEST_FIRST = (
+    "tests/browser/test_labs", "solutions/10", "solutions/08", "solutions/06", "solutions/07", "tests/classroom/",
+    "tests/browser/", "tests/labs/test_misconceptions", "tests/notebooks/", "tests/course/test_hostile", "solutions/",
+    "tests/models/", "tests/test_", "tests/course/test_explorer", "tests/data/", "tests/labs/lab",
+)  # fmt: skip
+# What `make quick` leaves out besides MiniLM: pictures, functions that hang, training, checks that run a network.
+SLOW = re.compile(
+    r"test_explore|test_hostile|test_a_quantized_model_survives_every_copy|models/test_training"
+    r"|labs/.*(best_clip|QuantizedLinear|quantized_matmul|int8_linear|quantize_model|model_bytes|layer_sensitivity"
+    r"|allocate_bits|percentile_range|mse_range|kl_range|fake_quantize_ste)"
+)
+USES_MINILM = {"trained", "encoder"}
 
 
 def pytest_collection_modifyitems(items):
-    """Run notebooks, browsers and classrooms first, so that no worker is left with a slow test at the end."""
-    items.sort(key=lambda item: item.nodeid.startswith(QUICK))
+    items.sort(key=rank)
+    for item in items:
+        if SLOW.search(item.nodeid) or USES_MINILM & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
+def rank(item):
+    """The place of a test's file in LONGEST_FIRST, or behind it."""
+    places = (place for place, beginning in enumerate(LONGEST_FIRST) if item.nodeid.startswith(beginning))
+    return next(places, len(LONGEST_FIRST))
 
 
 @pytest.fixture(autouse=True)

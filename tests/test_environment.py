@@ -113,7 +113,7 @@ MAKE = shutil.which("make")
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
-@pytest.mark.parametrize("target", ["lab", "test", "build", "bench", "lint"])
+@pytest.mark.parametrize("target", ["lab", "quick", "test", "build", "bench", "lint"])
 def test_make_installs_an_extra_under_the_constraints_and_then_runs(target, tmp_path):
     commands = dry_run(target, tmp_path)
     (extra,) = re.findall(r'pip install .*-c constraints\.txt .*-e "\.\[(\w+)\]"', commands.replace("\\\n", ""))

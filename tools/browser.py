@@ -20,7 +20,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, sync_playwright
 from playwright.sync_api import TimeoutError as TimedOut
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -44,34 +44,37 @@ def find_browser() -> str | None:
 @contextlib.contextmanager
 def notebook_in_browser(source: Path, dark: bool = False, size: tuple[int, int] = (1280, 900)) -> Iterator[Notebook]:
     """Open a copy of the notebook `source` in JupyterLab, and wait until its kernel is ready."""
-    with jupyter_in_browser(source, dark=dark, size=size) as jupyter, jupyter.open(source) as notebook:
+    with jupyter_in_browser(dark=dark, size=size) as jupyter, jupyter.open(source) as notebook:
         yield notebook
 
 
 @contextlib.contextmanager
 def jupyter_in_browser(
-    *sources: Path, application: str = "lab", dark: bool = False, size: tuple[int, int] = (1280, 900)
+    application: str = "lab", startup: str = "", dark: bool = False, size: tuple[int, int] = (1280, 900)
 ) -> Iterator[Jupyter]:
-    """Start a server with copies of the notebooks `sources`, and a browser in which to open them.
+    """Start a server, and a browser in which to open notebooks, one after another.
 
-    `application` is "lab", JupyterLab, or "notebook", Notebook 7.
+    application  "lab", JupyterLab, or "notebook", Notebook 7
+    startup      code that every kernel runs before the first cell
     """
+    window = {"viewport": dict(zip(("width", "height"), size)), "device_scale_factor": 1.5}
     with (
         tempfile.TemporaryDirectory() as scratch,
-        _server(Path(scratch), sources, application, dark) as address,
+        _server(Path(scratch), application, startup, dark) as address,
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=find_browser(), args=FLAGS) as browser,
+        browser.new_context(**window) as context,  # one for all pages: each keeps its 10 MB of scripts for the next
     ):
-        yield Jupyter(browser, address, application, size)
+        yield Jupyter(context, address, application, _work(Path(scratch)))
 
 
 @contextlib.contextmanager
-def _server(scratch: Path, sources: tuple[Path, ...], application: str, dark: bool) -> Iterator[str]:
+def _server(scratch: Path, application: str, startup: str, dark: bool) -> Iterator[str]:
     """Start a server on the loopback address, with its own settings and progress; yield its address as a pattern."""
-    work = scratch / "work"
+    work, profile = _work(scratch), scratch / "ipython" / "profile_default" / "startup"
     work.mkdir()
-    for source in sources:
-        shutil.copy(source, work)
+    profile.mkdir(parents=True)
+    (profile / "startup.py").write_text(startup, encoding="utf-8")
     settings = scratch / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     theme = "JupyterLab Dark" if dark else "JupyterLab Light"
@@ -104,6 +107,11 @@ def _server(scratch: Path, sources: tuple[Path, ...], application: str, dark: bo
             process.wait(20)
 
 
+def _work(scratch: Path) -> Path:
+    """The folder whose notebooks the server opens."""
+    return scratch / "work"
+
+
 def _wait_for(address: str, process: subprocess.Popen, log: Path, seconds: float = 60) -> None:
     """Wait until the server answers; RuntimeError with the end of its log if it does not."""
     end = time.monotonic() + seconds
@@ -120,14 +128,14 @@ def _wait_for(address: str, process: subprocess.Popen, log: Path, seconds: float
 class Jupyter:
     """A running server and a browser."""
 
-    def __init__(self, browser: Browser, address: str, application: str, size: tuple[int, int]):
-        self._browser, self._address, self._application = browser, address, application
-        self._window = {"viewport": dict(zip(("width", "height"), size)), "device_scale_factor": 1.5}
+    def __init__(self, context: BrowserContext, address: str, application: str, work: Path):
+        self._context, self._address, self._application, self._work = context, address, application, work
 
     @contextlib.contextmanager
     def open(self, source: Path) -> Iterator[Notebook]:
-        """Open the copy of `source` in a new window, and wait until its kernel is ready."""
-        page = self._browser.new_page(**self._window)
+        """Open a copy of `source` in a new window, and wait until its kernel is ready."""
+        shutil.copy(source, self._work)
+        page = self._context.new_page()
         page.route(BADGE, lambda route: route.fulfill(content_type="image/svg+xml", body=EMPTY))
         complaints: list[str] = []
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
@@ -215,8 +223,8 @@ class Notebook:
             [self.index_of(piece), source],
         )
 
-    def run(self, piece: str) -> None:
-        """Run one cell and wait for it."""
+    def run(self, piece: str | int) -> None:
+        """Run one cell and wait for it. A cell may also be named by its index."""
         self.page.evaluate(
             """async (index) => {
                 const notebook = window.jupyterapp.shell.currentWidget.content;
@@ -224,7 +232,7 @@ class Notebook:
                 notebook.activeCellIndex = index;
                 await window.jupyterapp.commands.execute('notebook:run-cell');
             }""",
-            self.index_of(piece),
+            piece if isinstance(piece, int) else self.index_of(piece),
         )
 
     def output(self, piece: str | int) -> Locator:

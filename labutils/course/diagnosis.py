@@ -18,7 +18,7 @@ def diagnose(
     right in a case does not explain why another answer is wrong in it. Of several, the one that agrees in the most
     failing cases is returned, then the one that agrees in the most cases of all, then the first in the table. A
     submission with two mistakes is so told about the one shown first, and about the other at its next check. Where
-    many cases fail, agreement in one of them alone is taken for chance.
+    many cases fail, agreement in one of them and in few of all is taken for chance.
     """
 
     def agrees(misconception: Misconception, i: int) -> bool:
@@ -26,8 +26,7 @@ def diagnose(
         return _same_outcome(made, attempts[i], exercise) and (i not in failing or _fails(made, cases[i], exercise))
 
     passing = [i for i in range(len(attempts)) if i not in failing]
-    # To be beaten: nothing, or one failing case and every other.
-    best, best_score = None, (1, len(attempts)) if len(failing) >= MANY else (0, 0)
+    best, best_score = None, (0, 0)
     for misconception in exercise.misconceptions:
         score = len(failing), len(attempts)  # agreement in failing cases, in all cases; counted down, to stop early
         for i in (*failing, *passing):
@@ -37,7 +36,8 @@ def diagnose(
                 score = (0, 0) if i == failing[0] else (score[0] - (i in failing), score[1] - 1)
         if score > best_score:
             best, best_score = misconception, score
-    return best
+    is_chance = len(failing) >= MANY and best_score[0] == 1 and best_score[1] < len(attempts) / 3
+    return None if is_chance else best
 
 
 def _same_outcome(one: Attempt, other: Attempt, exercise: Exercise) -> bool:

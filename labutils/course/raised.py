@@ -16,7 +16,8 @@ from labutils.course.reading import brief, error_text
 LINE_LENGTH = 120  # characters shown of a source line
 MOST_ARRAYS = 4  # of a line, whose shapes are shown
 
-SHAPE = re.compile(r"\(\d*(?:, ?\d+)*,?\)|\[\d+(?:, ?\d+)*\]|\b\d+x\d+\b")
+LENGTH = r"(?:-?\d+|newaxis)"
+SHAPE = re.compile(rf"\({LENGTH}?(?:, ?{LENGTH})*,?\)|\[{LENGTH}(?:, ?{LENGTH})*\]|\b\d+x\d+\b|of size \d+")
 DTYPE = re.compile(r"bfloat16|half|float|double|char|byte|int|long|short|bool")
 NUMBER = re.compile(r"(?<!dimension )[-+]?\b\d+(?:\.\d*)?(?:e[-+]?\d+)?\b")
 

@@ -6,8 +6,10 @@ of a row becomes q, the row's output error stays least if the weights F that are
     delta_F = -(w_j - q) / [H_F^-1]_jj * [H_F^-1]_j,F
 
 With H^-1 = U^T U, U upper triangular, row j of U is row j of H_F^-1 divided by the root of [H_F^-1]_jj, so one
-factorization serves all columns. The errors e_j = (w_j - q) / U_jj add up to the loss: tr((W - W') H (W - W')^T) is the
-sum of their squares.
+factorization serves all columns. The errors e_j = (w_j - q) / U_jj add up to the loss: with the damped H,
+tr((W - W') H (W - W')^T) is the sum of their squares. While nothing is clamped, |w_j - q| is at most scale / 2, and
+1 / U_jj^2 is at most H_jj: every column's bound lies below that of rounding to nearest. That is no promise for a single
+row: codes at the ends of the grid are clamped, and a greedy choice may be unlucky.
 """
 
 from __future__ import annotations

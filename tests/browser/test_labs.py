@@ -11,7 +11,7 @@ from tools.explorers import Explorer, explorers, widgets
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
-SOLUTIONS, NOTEBOOKS = (sorted((ROOT / folder).glob("*.ipynb")) for folder in ("solutions", "notebooks"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 UNDONE = "is not done yet"
 
 # For each lab an exercise; a piece of its solution, and what a student may write in its place; and what the check says.
@@ -36,60 +36,19 @@ MISTAKES = {
 }  # fmt: skip
 
 
-class Lab:
-    """What holds for every notebook, in JupyterLab."""
+class TestStudent:
+    """In this order: nothing is done, one exercise is done wrong, then right, then all are."""
 
     APPLICATION = "lab"
-
-    def test_before_it_is_run_it_shows_the_pictures_that_it_stores(self, opened):
-        stored = [
-            index
-            for index, cell in enumerate(nbformat.read(opened.source, as_version=4).cells)
-            for output in cell.get("outputs", [])
-            if "image/png" in output.get("data", {})
-        ]
-        assert bool(stored) == (self.LABS is SOLUTIONS)
-        for index in stored:
-            image = opened.output(index).locator("img").first
-            assert image.evaluate("async (image) => {await image.decode(); return image.naturalWidth}") > 600
+    LABS: ClassVar = NOTEBOOKS
 
     def test_every_cell_runs_and_none_fails(self, lab):
         assert all(cell["count"] for cell in lab.cells())
         assert [output for cell in lab.cells() for output in cell["outputs"] if is_error(output)] == []
 
-    def test_mouse_and_keyboard_move_picture_and_readout(self, lab):
-        """Every control: dragged fast from end to end, then by keys back and again to the end."""
-        moved = 0
-        for explorer in explorers(lab):
-            if UNDONE in explorer.readout():
-                continue
-            for control in explorer.controls():
-                start, up = seen(explorer), not control.is_high()
-                control.drag(up)
-                at_the_end = seen(explorer)
-                assert control.position() in control.ends(), control.label()
-                assert differ(start, at_the_end), control.label()
-                control.step(not up)
-                assert differ(at_the_end, seen(explorer)), control.label()
-                control.step(up)
-                assert seen(explorer) == at_the_end, control.label()
-                moved += 1
-        assert moved
-
-
-class TestSolution(Lab):
-    LABS: ClassVar = SOLUTIONS
-
-    def test_no_exercise_is_left(self, lab):
-        assert not any(UNDONE in explorer.readout() for explorer in explorers(lab))
-
-
-class TestStudent(Lab):
-    LABS: ClassVar = NOTEBOOKS
-
     def test_every_check_says_not_done_yet(self, lab):
-        checks = [cell for cell in lab.cells() if cell["source"].startswith("check(")]
-        assert checks and all("not done yet" in str(cell["outputs"]) for cell in checks)
+        assert all("not done yet" in str(cell["outputs"]) for cell in checks(lab).values())
+        assert "uses the reference" in str([cell["outputs"] for cell in lab.cells()])
 
     def test_a_prediction_hides_its_answer_until_there_is_a_guess(self, lab):
         for index, data in widgets(lab):
@@ -118,7 +77,8 @@ class TestStudent(Lab):
         name, right, wrong, mistake = MISTAKES[lab.source.stem]
         source = solution_of(lab.source, name)
         assert right in source
-        told = answer(lab, name, source.replace(right, wrong))
+        write(lab, name, source.replace(right, wrong))
+        told = checked(lab, name)
         assert f"It looks like this: {mistake}" in told
         assert "Traceback" not in told
         for explorer in explorers_of(lab, name):
@@ -126,12 +86,39 @@ class TestStudent(Lab):
 
     def test_the_right_answer_passes_and_the_sliders_run_it(self, lab):
         name, *_ = MISTAKES[lab.source.stem]
-        told = answer(lab, name, solution_of(lab.source, name))
-        assert re.search(r"all \d+ cases pass", told)
+        write(lab, name, solution_of(lab.source, name))
+        assert re.search(r"all \d+ cases pass", checked(lab, name))
         for explorer in explorers_of(lab, name):
             start, control = seen(explorer), explorer.controls()[0]
             control.drag(not control.is_high())
             assert differ(start, seen(explorer)) or UNDONE in explorer.readout(), "another function may be left to do"
+
+    def test_once_all_is_done_every_check_passes_and_no_slider_waits_for_a_function(self, lab):
+        for name in checks(lab):
+            write(lab, name, solution_of(lab.source, name))
+        for name in checks(lab):
+            assert re.search(r"all \d+ cases pass", checked(lab, name)), name
+        for index, _ in widgets(lab):
+            if UNDONE in lab.output(index).inner_text():
+                lab.run(index)
+        assert not any(UNDONE in explorer.readout() for explorer in explorers(lab))
+
+    def test_mouse_and_keyboard_move_picture_and_readout(self, lab):
+        """Every control: dragged fast from end to end, then by keys back and again to the end."""
+        moved = 0
+        for explorer in explorers(lab):
+            for control in explorer.controls():
+                start, up = seen(explorer), not control.is_high()
+                control.drag(up)
+                at_the_end = seen(explorer)
+                assert control.position() in control.ends(), control.label()
+                assert differ(start, at_the_end), control.label()
+                control.step(not up)
+                assert differ(at_the_end, seen(explorer)), control.label()
+                control.step(up)
+                assert seen(explorer) == at_the_end, control.label()
+                moved += 1
+        assert moved
 
 
 class TestNotebook7(TestStudent):
@@ -159,10 +146,22 @@ def solution_of(path, name):
     return re.sub(r" *### (BEGIN|END) SOLUTION\n?", "", source)
 
 
-def answer(lab, name, source):
-    """Write a function, run its cell and those that call it; return what its check shows."""
-    lab.write(f"def {name}(", source)
-    lab.run(f"def {name}(")
+def checks(lab):
+    """name of an exercise -> the cell that checks it"""
+    found = {cell["source"][len("check(") : -1]: cell for cell in lab.cells() if cell["source"].startswith("check(")}
+    assert found
+    return found
+
+
+def write(lab, name, source):
+    """Give the exercise `name` this source, and run its cell."""
+    piece = f"class {name}(" if name[0].isupper() else f"def {name}("
+    lab.write(piece, source)
+    lab.run(piece)
+
+
+def checked(lab, name):
+    """Run the check of an exercise; return what it shows."""
     lab.run(f"check({name})")
     return lab.output(f"check({name})").inner_text()
 

@@ -1,4 +1,8 @@
-"""Everything that the course shows, looked at by axe, in a light and a dark theme, and in a narrow window."""
+"""Everything that the course shows, looked at by axe, in a light and a dark theme, and in a narrow window; and what its
+solutions store, looked at before a kernel has run them.
+"""
+
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -6,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from labutils.labs import catalogue
-from tools.browser import notebook_in_browser
+from tools.browser import jupyter_in_browser
 from tools.build_course import KERNEL
 
 pytestmark = pytest.mark.browser
@@ -51,11 +55,18 @@ SHOWN = EXPLORERS | PANELS
 # out at each change, says the control's new value in words.
 NOT_OURS = {"aria-input-field-name": "noUi-handle", "svg-img-alt": 'viewBox="0 0 48 48"'}
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
+SOLUTIONS = Path(__file__).resolve().parents[2] / "solutions"
 NARROW = 520  # pixels: half a small laptop's screen
 
 
 @pytest.fixture(scope="module")
-def page_of_all(tmp_path_factory, chromium):
+def jupyter(chromium):
+    with jupyter_in_browser() as jupyter:
+        yield jupyter
+
+
+@pytest.fixture(scope="module")
+def page_of_all(tmp_path_factory, jupyter):
     cells = [new_code_cell(source) for source in SHOWN.values()]
     for cell in cells:
         cell.metadata["tags"] = ["raises-exception"]
@@ -63,7 +74,7 @@ def page_of_all(tmp_path_factory, chromium):
     notebook.cells = [new_markdown_cell("# Everything"), new_code_cell(PREPARED), *cells]
     path = tmp_path_factory.mktemp("looks") / "everything.ipynb"
     nbformat.write(notebook, path)
-    with notebook_in_browser(path) as opened:
+    with jupyter.open(path) as opened:
         # JupyterLab's body has no height of its own, which axe takes for a page on which nothing is seen.
         opened.page.add_style_tag(content="body { min-height: 100vh; min-width: 100vw; }")
         opened.run_all()
@@ -79,6 +90,19 @@ def themed(page_of_all, request):
     page_of_all.page.locator(f"body[data-jp-theme-name='{request.param}']").wait_for(state="attached")
     page_of_all.page.wait_for_timeout(500)  # the style sheet follows the name
     return page_of_all
+
+
+def test_before_they_are_run_solutions_show_the_pictures_that_they_store(jupyter, tmp_path):
+    """All of them in one notebook, as each is stored: to open each takes longer, and shows no more."""
+    notebooks = [nbformat.read(path, as_version=4) for path in sorted(SOLUTIONS.glob("*.ipynb"))]
+    stored = [[cell for cell in notebook.cells if "image/png" in str(cell.get("outputs"))] for notebook in notebooks]
+    assert all(stored)
+    path = tmp_path / "pictures.ipynb"
+    nbformat.write(new_notebook(metadata=KERNEL, cells=[cell for cells in stored for cell in cells]), path)
+    with jupyter.open(path) as opened:
+        for cell in opened.cells():
+            image = opened.output(cell["index"]).locator("img").first
+            assert image.evaluate("async (image) => {await image.decode(); return image.naturalWidth}") > 600
 
 
 def test_every_explorer_is_looked_at():

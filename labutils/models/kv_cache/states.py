@@ -9,6 +9,7 @@ import torch
 
 from labutils.arrays import affine, packing
 from labutils.arrays.scheme import PerGroup, Scheme
+from labutils.models.inputs import describe
 from labutils.models.kv_cache.format import CacheFormat
 
 Tensor = torch.Tensor
@@ -69,8 +70,7 @@ class CachedStates:
     def check(self, states: Tensor) -> None:
         """TypeError or ValueError unless `states` can be appended."""
         if not isinstance(states, Tensor) or not states.is_floating_point():
-            got = f"a tensor of {states.dtype}" if isinstance(states, Tensor) else type(states).__name__
-            raise TypeError(f"{self.kind} must be a float tensor, got {got}")
+            raise TypeError(f"{self.kind} must be a float tensor, got {describe(states)}")
         if states.ndim != 4:
             raise ValueError(f"{self.kind} must have shape (batch, heads, tokens, channels), got {tuple(states.shape)}")
         if self.newest is not None:

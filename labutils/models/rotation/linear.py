@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from labutils.models.conversion import quantize_model
+from labutils.models.linear import plain_linear
 from labutils.models.rotation.transform import Rotation
 
 
@@ -29,8 +30,7 @@ def rotate_linear(linear: nn.Linear, seed: int | None = None, blocks: bool = Fal
     (x R)(W R)^T = x R R^T W^T = x W^T. The weight is rotated here, once; the inputs at each call. `linear` stays as it
     is. `Rotation` explains the options; ValueError for a number of inputs without a Hadamard matrix.
     """
-    if not isinstance(linear, nn.Linear):
-        raise TypeError(f"expected an nn.Linear, got {type(linear).__name__}")
+    linear = plain_linear(linear)
     rotation = Rotation(linear.in_features, seed, blocks).to(linear.weight.device)
     rotated = copy.deepcopy(linear)
     with torch.no_grad():

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from labutils.arrays.inputs import whole_number
+from labutils.models.inputs import require_features
 from labutils.models.rotation.hadamard import block_order, factor_orders, signs_of_factors
 
 Tensor = torch.Tensor
@@ -44,11 +45,7 @@ class Rotation(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., n) floats -> (..., n) in the same dtype; float16 and bfloat16 are computed in float32."""
-        if not isinstance(input, Tensor) or not input.is_floating_point():
-            kind = f"a tensor of {input.dtype}" if isinstance(input, Tensor) else type(input).__name__
-            raise TypeError(f"x must be a float tensor, got {kind}")
-        if input.ndim == 0 or input.shape[-1] != self.n:
-            raise ValueError(f"x must have shape (..., {self.n}), got {tuple(input.shape)}")
+        require_features(input, self.n)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
         if self.signs is not None:
             x = x * self.signs

@@ -104,7 +104,7 @@ def root_of_n_times_q(x, scale, grad, num_bits=8):
     return lsq(x, scale, grad, num_bits, factor=lambda x, high: 1 / (math.sqrt(x.numel()) * high))
 
 
-@mistake("lsq_gradient", "without N|number of elements|len|rows for N")
+@mistake("lsq_gradient", "number of rows")
 def length_of_x(x, scale, grad, num_bits=8):
     return lsq(x, scale, grad, num_bits, factor=lambda x, high: 1 / math.sqrt(len(x) * high))
 

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from labutils import PerAxis, PerTensor, Scheme, fake_quantize, sqnr_db
 from labutils.data import calibration_sentences
@@ -66,6 +67,12 @@ def test_an_outlier_channel_costs_less_behind_a_rotation():
     plain = sqnr_db(linear(x), StaticInt8Linear(linear, x.abs().amax(0))(x))
     rotated = sqnr_db(linear(x), StaticInt8Linear(inner, rotation(x).abs().amax(0))(rotation(x)))
     assert rotated > plain + 6
+
+
+def test_a_pruned_weight_is_rotated_as_it_is_used():
+    linear = prune.l1_unstructured(layer(), "weight", amount=0.5)
+    x = inputs(7, 48)
+    assert (rotate_linear(linear)(x) - linear(x)).abs().max() <= 1e-5 * linear(x).abs().max()
 
 
 def test_what_cannot_be_rotated_is_named():
