@@ -159,9 +159,13 @@ def _no_display() -> Iterator[None]:
         return
     from IPython.utils.capture import capture_output
 
+    # A slider moved meanwhile is another thread's: ipykernel tells the publisher whose message that thread handles, and
+    # the one that captures would refuse. The slider's move would be lost.
+    set_parent = getattr(shell.display_pub, "set_parent", None)
     shell.ask_exit = sys.exit
     try:
         with capture_output(stdout=False, stderr=False):
+            shell.display_pub.set_parent = set_parent
             yield
     finally:
         del shell.ask_exit

@@ -114,6 +114,17 @@ def test_what_it_displays_dozens_of_times_is_not_shown(kernel):
     assert "unasked" not in shown and "<picture>" not in shown
 
 
+def test_a_message_that_arrives_during_a_check_is_handled(kernel):
+    """As when a slider is moved meanwhile: ipykernel handles it in another thread, and begins with this call."""
+    shown = kernel.run(
+        "def storage_bytes(num_values, num_bits):\n"
+        "    get_ipython().set_parent(get_ipython().get_parent())\n"
+        "    return -(-num_values * num_bits // 8)\n"
+        "check(storage_bytes)"
+    )
+    assert PASSED in shown
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows interrupts otherwise")
 def test_the_stop_button_ends_a_check_and_the_kernel_lives(kernel):
     def press(text):
