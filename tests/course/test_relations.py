@@ -48,7 +48,7 @@ OF_FLOATS = {
     "rounded": (lambda r: np.round(10 * r) / 10, None),
     "magnitudes": (np.abs, ("of", "without its sign")),
     "another dtype": (lambda r: r.astype(np.float32), "dtype"),
-    "the largest everywhere": (lambda r: np.full(r.shape, r.max()), ("one", "the largest")),
+    "the largest everywhere": (lambda r: np.full(r.shape, r.max()), ("reduced", "the largest")),
     "reversed": (lambda r: np.flip(r, 0), ("order", "is in reverse order along axis 0")),
     "axes exchanged": (lambda r: np.swapaxes(r, 0, -1), "order"),
     "flattened": (lambda r: r.reshape(-1), "shape"),

@@ -69,7 +69,7 @@ def all_the_same(pair: Pair) -> Claims:
     count = "there is one value" if a.size == 1 else f"every {pair.noun} is the same"
     for words, reduce in REDUCTIONS.items():
         if math.isclose(value, float(reduce(r)), rel_tol=1e-6) and value:
-            yield Claim(("one", words), f"{count}, {value:.4g}: {words} of the right ones")
+            yield Claim(("reduced", words), f"{count}, {value:.4g}: {words} of the right ones")
     if a.size > 1:
         yield Claim(("one", value), f"{count}, {value:.4g}")
         yield Claim("one", f"{count}, {value:.4g}")

@@ -41,10 +41,11 @@ def wrong_in_one_place(pair: Pair) -> Claims:
         ("for the smallest value", r == r.min()),
         ("for negative values", r < 0), ("for positive values", r > 0),
     ):  # fmt: skip
-        if np.array_equal(wrong, place) or (
-            wrong.sum() >= 4 and not (wrong & ~place).any() and wrong.sum() >= 0.2 * place.sum()
-        ):
+        if np.array_equal(wrong, place):
             yield Claim(("wrong", words), f"{but} not {words}")
+        elif not (wrong & ~place).any() and wrong.sum() >= 4 and np.sum(~place) >= 4:
+            count = f"in {wrong.sum()} of {place.sum()} places"
+            yield Claim(("among", words), f"{pair.it} is wrong {words} only, {count}, and right everywhere else")
     yield from _on_an_axis(pair, wrong, but)
     count = int(wrong.sum())
     if count <= wrong.size // 2:
