@@ -59,7 +59,7 @@ build: .venv/.author
 	$(RUN) python tools/build_course.py
 	$(RUN) python tools/machines.py --machines AVX2/1 --seconds 300
 
-# Do the solutions print the same on other processors? All emulated ones take an hour; CI gives it a minute.
+# Do the solutions print the same on other processors? All emulated ones take an hour.
 machines: .venv/.test
 	@$(RUN) python tools/machines.py $(MACHINES_ARGS)
 
