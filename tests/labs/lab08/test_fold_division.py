@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 nn = torch.nn
 
 from labutils.labs.lab08.fold_division import right
-from tests.labs.lab08.layers import layer
 from tests.labs.right_answers import passes
+from tests.models.outliers.examples import layer
 
 NORMS = {
     "LayerNorm": lambda: nn.LayerNorm(24),

@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 from labutils.labs.answers import smooth_scales
 from labutils.labs.lab08.smooth_scales import right
 from tests.arrays.bad_inputs import refuses, table
-from tests.labs.lab08.layers import activations, layer
 from tests.labs.right_answers import passes
+from tests.models.outliers.examples import activations, layer
 
 alphas = st.floats(0, 1)
 seeds = st.integers(0, 1000)

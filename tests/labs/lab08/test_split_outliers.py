@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 from labutils.labs.answers import split_outliers
 from labutils.labs.lab08.split_outliers import right
 from tests.arrays.bad_inputs import refuses, table
-from tests.labs.lab08.layers import activations
 from tests.labs.right_answers import passes
+from tests.models.outliers.examples import activations
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 100))
