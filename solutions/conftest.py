@@ -1,7 +1,7 @@
 """For nbval: a solution comes out as it is stored, pictures included; and labs 00 to 04 do so without torch.
 
-Cells tagged `minilm` are run everywhere. Where MiniLM is missing, the digits network stands in, and what they print is
-not what is stored. What the solutions pass is nobody's progress.
+Cells tagged `minilm` or `language_model` are run everywhere. Where that model is missing, another stands in, and what they
+print is not what is stored. What the solutions pass is nobody's progress.
 """
 
 import os
@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from labutils.course import progress
-from labutils.data import minilm
+from labutils.data import trained
 
 WITHOUT_TORCH = ("00_", "01_", "02_", "03_", "04_")
 NO_TORCH = """
@@ -33,11 +33,12 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    tagged = [item for item in items if "minilm" in _tags(item)]
-    if tagged and not _is_here():
-        print(f"\nMiniLM is missing: {len(tagged)} cells are run, and not compared")
-        for item in tagged:
-            item.options["check"] = False
+    for tag in trained.MODULES:
+        tagged = [item for item in items if tag in _tags(item)]
+        if tagged and trained.why_missing(tag):
+            print(f"\n{tag} is missing: {len(tagged)} cells are run, and not compared")
+            for item in tagged:
+                item.options["check"] = False
 
 
 @pytest.hookimpl(wrapper=True)
@@ -90,11 +91,3 @@ def _executed_again(notebook):
 
 def _tags(item):
     return item.cell.metadata.get("tags", []) if hasattr(item, "cell") else []
-
-
-def _is_here():
-    try:
-        minilm.find()
-    except minilm.MiniLMMissing:
-        return False
-    return True

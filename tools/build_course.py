@@ -26,7 +26,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from tqdm import tqdm
 
-from labutils.data import minilm
+from labutils.data import trained
 from labutils.labs.catalogue import EXERCISES
 
 if sys.version_info >= (3, 11):
@@ -166,12 +166,11 @@ def student_version(lesson: NotebookNode) -> NotebookNode:
 
 
 def require_models(lesson: NotebookNode, path: Path) -> None:
-    """SystemExit if a cell is tagged `minilm` and MiniLM's weights are missing, as the solution needs its numbers."""
-    if any("minilm" in cell.metadata.get("tags", []) for cell in lesson.cells):
-        try:
-            minilm.find()
-        except minilm.MiniLMMissing as missing:
-            raise SystemExit(f"{path.name} is to be executed with MiniLM's weights: {missing}") from None
+    """SystemExit if a cell has a model's tag and the model is missing, as the solution needs its numbers."""
+    for tag in trained.MODULES:
+        tagged = any(tag in cell.metadata.get("tags", []) for cell in lesson.cells)
+        if tagged and (missing := trained.why_missing(tag)):
+            raise SystemExit(f"{path.name} has cells that need the trained {tag}: {missing}")
 
 
 def executed(lesson: NotebookNode) -> NotebookNode:

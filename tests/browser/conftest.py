@@ -1,15 +1,15 @@
 """Notebooks open in Jupyter, in a real browser.
 
 A class of tests names its notebooks as LABS and the application as APPLICATION. One server and one browser serve all of
-them, and each notebook is opened once and run once. No kernel finds MiniLM, so that notebooks are quick, and run as
-where it cannot be had: nbval runs the solutions with it.
+them, and each notebook is opened once and run once. No kernel finds a trained model, so that notebooks are quick, and
+run as where none can be had: nbval runs the solutions with them.
 """
 
 import pytest
 
 from tools.browser import jupyter_in_browser
 
-NO_MINILM = "from labutils.data import minilm\nminilm.PLACES = ()"
+NO_MODELS = "from labutils.data import minilm, smollm2\nminilm.PLACES = smollm2.PLACES = ()"
 # What Jupyter itself complains of, whatever notebook is open.
 NOT_OURS = {
     "Cannot read properties of undefined (reading 'schema')",  # Notebook 7, while it loads its settings
@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="class")
 def jupyter(request, chromium):
-    with jupyter_in_browser(request.cls.APPLICATION, startup=NO_MINILM) as jupyter:
+    with jupyter_in_browser(request.cls.APPLICATION, startup=NO_MODELS) as jupyter:
         yield jupyter
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from labutils.data import minilm
+from labutils.data import trained
 from labutils.labs.catalogue import EXERCISES
 from tools import build_course
 
@@ -76,13 +76,14 @@ def test_building_again_gives_the_same_bytes(tmp_path):
         assert once == built(tmp_path / "again")
 
 
-def test_a_solution_is_not_built_with_the_numbers_of_a_stand_in(monkeypatch):
-    monkeypatch.setattr(minilm, "PLACES", ())
-    monkeypatch.delenv(minilm.VARIABLE, raising=False)
+@pytest.mark.parametrize("tag", trained.MODULES)
+def test_a_solution_is_not_built_with_the_numbers_of_a_stand_in(tag, monkeypatch):
+    monkeypatch.setattr(trained, "why_missing", lambda asked: "it is not here" if asked == tag else None)
+    tagged = [path for path in LESSONS if f'"{tag}"' in path.read_text(encoding="utf-8")]
     for path in LESSONS:
         lesson = build_course.read(path)
-        if any("minilm" in cell.metadata.get("tags", []) for cell in lesson.cells):
-            with pytest.raises(SystemExit, match="MiniLM's weights"):
+        if path in tagged:
+            with pytest.raises(SystemExit, match=f"need the trained {tag}: it is not here"):
                 build_course.require_models(lesson, path)
         else:
             build_course.require_models(lesson, path)
