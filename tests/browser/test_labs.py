@@ -123,7 +123,7 @@ class TestStudent:
 
 class TestNotebook7(TestStudent):
     APPLICATION = "notebook"
-    LABS: ClassVar = [path for path in NOTEBOOKS if path.stem in ("01_fundamentals", "05_quantized_linear")]
+    LABS: ClassVar = [path for path in NOTEBOOKS if path.stem == "04_group_int4"]
 
 
 def seen(explorer):
