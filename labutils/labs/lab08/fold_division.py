@@ -13,9 +13,9 @@ from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import describe
 from labutils.labs.contract import trained_weights
+from labutils.labs.floats import as_float64, judge_close
 from labutils.labs.lab08 import LESSON
-from labutils.labs.lab08._floats import as_float64, judge_close
-from labutils.labs.lab08._layers import Returned, Spec, module_of, on_module, output_of, read_parameters
+from labutils.labs.layers import Returned, Spec, module_of, on_module, output_of, read_parameters
 from labutils.labs.recipes import Recipe
 from labutils.labs.tensors import Changed, require_unchanged
 

@@ -13,8 +13,8 @@ from labutils.arrays.inputs import Array, real_array, real_number, require_finit
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import distinct
 from labutils.labs.contract import arguments, trained_weights
+from labutils.labs.floats import as_float64
 from labutils.labs.lab08 import LESSON
-from labutils.labs.lab08._floats import as_float64
 from labutils.labs.recipes import Recipe
 from labutils.labs.tensors import on_tensors, require_unchanged
 

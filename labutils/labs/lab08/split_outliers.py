@@ -14,8 +14,8 @@ from labutils.arrays.inputs import Array, positive_number, real_array, require_f
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import distinct, parts, place
 from labutils.labs.contract import arguments
+from labutils.labs.floats import as_float64
 from labutils.labs.lab08 import LESSON
-from labutils.labs.lab08._floats import as_float64
 from labutils.labs.recipes import Recipe
 from labutils.labs.tensors import on_tensors, require_unchanged
 

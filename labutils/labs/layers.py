@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from labutils.labs.lab08._floats import as_float64
+from labutils.labs.floats import as_float64
 from labutils.labs.tensors import Changed, as_tensors
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def output_of(spec: Spec) -> np.ndarray:
     return y if bias is None else y + bias
 
 
-def on_module(submission: Callable, spec: Spec, scales: np.ndarray) -> Returned | Changed:
-    """What a submission makes of a module and of scales, or Changed where it does not leave them as they are.
+def on_module(submission: Callable, spec: Spec, other: np.ndarray, name: str = "scales") -> Returned | Changed:
+    """What a submission makes of a module and of a tensor called `name`, or Changed where it does not leave them alone.
 
     Random numbers are the same each time, so that a layer that was left at its random start can be recognised.
     """
@@ -72,15 +72,15 @@ def on_module(submission: Callable, spec: Spec, scales: np.ndarray) -> Returned 
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        given, (divisors,) = module_of(spec), as_tensors(scales)
+        given, (tensor,) = module_of(spec), as_tensors(other)
         before = copy.deepcopy(given.state_dict())
         torch.manual_seed(0)
-        module = submission(given, divisors)
+        module = submission(given, tensor)
         after = given.state_dict()
         if after.keys() != before.keys() or any(not torch.equal(after[name], before[name]) for name in before):
             return Changed("layer")
-        if not np.array_equal(divisors.numpy(), scales):
-            return Changed("scales")
+        if not np.array_equal(tensor.numpy(), other):
+            return Changed(name)
         if not isinstance(module, torch.nn.Module):
             return Returned(module)
         with torch.no_grad():
