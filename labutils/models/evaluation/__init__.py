@@ -7,6 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "embeddings": ["mean_cosine", "retrieval_at_1"],
-        "language": ["continuation", "perplexity"],
+        "language": ["continuation", "next_tokens", "perplexity"],
     },
 )

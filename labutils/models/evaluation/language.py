@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,17 +70,26 @@ def continuation(
     each step computes one token. The model is put into eval mode; `progress` shows a bar. TypeError or ValueError for
     an empty prompt, one that is too long for the model's context, and for logits that are NaN.
     """
+    tokens = next_tokens(model, tokenizer, prompt, max_new_tokens)
+    bar = tqdm(tokens, "continuation", total=max_new_tokens, unit="token", disable=not progress)
+    return tokenizer.decode(list(bar))
+
+
+def next_tokens(
+    model: nn.Module, tokenizer: Any, prompt: str, max_new_tokens: int = 40, cache: Any = None
+) -> Iterator[int]:
+    """The tokens of `continuation` one by one, each computed when it is asked for.
+
+    `cache` holds keys and values, such as an empty `kv_cache.QuantizedCache`; by default one of transformers.
+    """
     max_new_tokens = whole_number(max_new_tokens, "max_new_tokens", least=1)
     ids = _prompt_ids(model, tokenizer, prompt, max_new_tokens)
-    new: list[int] = []
-    cache = None
     model.eval()
-    for _ in tqdm(range(max_new_tokens), "continuation", unit="token", disable=not progress):
+    for _ in range(max_new_tokens):
         ids, cache = _next_token(model, ids, cache)
         if int(ids) == tokenizer.eos_token_id:
             break
-        new.append(int(ids))
-    return tokenizer.decode(new)
+        yield int(ids)
 
 
 def _windows(n: int, window: int, stride: int) -> list[tuple[int, int, int]]:
