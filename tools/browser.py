@@ -32,6 +32,7 @@ APPLICATIONS = {  # module, application class, path of a notebook's page
     "lab": ("jupyterlab", "LabApp", "lab/workspaces/{0.stem}/tree/{0.name}"),
     "notebook": ("notebook", "JupyterNotebookApp", "notebooks/{0.name}"),
 }
+BUSY = "[role=status][aria-busy=true]"  # an explorer that computes in steps
 # The only picture that a notebook loads from the network is replaced with an empty one.
 BADGE, EMPTY = "**/colab-badge.svg", '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"/>'
 
@@ -189,9 +190,11 @@ class Notebook:
         self.settle()
 
     def settle(self, seconds: float = 120) -> None:
-        """Wait until the kernel has finished all requests, and has had no new one for 50 ms."""
+        """Wait until the kernel has finished all requests, has had no new one for 50 ms, and no explorer is busy."""
         self.page.evaluate("() => window.spoken = performance.now()")
-        still = "() => !window.asked.size && performance.now() - window.spoken > 50"
+        still = (
+            f"() => !window.asked.size && performance.now() - window.spoken > 50 && !document.querySelector('{BUSY}')"
+        )
         try:
             self.page.wait_for_function(still, timeout=1000 * seconds)
         except TimedOut:

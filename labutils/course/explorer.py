@@ -127,21 +127,31 @@ class Explorer:
         return {name: control.value for name, control in self.controls.items()}
 
     def update(self) -> None:
-        """Compute, draw and describe the current state. An error of the learner's function is shown in the readout."""
+        """Compute and show the current state. An error of the learner's function is shown in the readout."""
         try:
             with np.errstate(all="ignore"):  # a learner's absurd scale is shown, not warned about
-                self.result = self.compute(self.state)
+                result = self.compute(self.state)
         except Wrong as wrong:
-            self.result = None
-            self._text = f"{self.title}: {wrong}"
-            self.picture.value = self._render([])
-            self.readout.value = frame(f"{prose(str(wrong))}.", "", "plain" if isinstance(wrong, Undone) else "bad")
-            return
-        self.draw(self.result)
+            self.show_error(wrong)
+        else:
+            self.show(result)
+
+    def show(self, result: Any, busy: bool = False) -> None:
+        """Draw and describe a result; `busy` says that a more complete one is being computed."""
+        self.result = result
+        self.draw(result)
         self.picture.value = self._render(self._moving)
-        cells, note = self.describe(self.result), self.note(self.result)
+        cells, note = self.describe(result), self.note(result)
         self._text = f"{self.title}: " + ", ".join(f"{name} {value}" for name, value in cells)
-        self.readout.value = _cells_html(cells) + (f'<div style="opacity:.85">{prose(note)}</div>' if note else "")
+        note = f'<div style="opacity:.85">{prose(note)}</div>' if note else ""
+        self.readout.value = _cells_html(cells, busy) + note
+
+    def show_error(self, wrong: Wrong) -> None:
+        """Say in the readout what the learner's function did, under a picture without what moves."""
+        self.result = None
+        self._text = f"{self.title}: {wrong}"
+        self.picture.value = self._render([])
+        self.readout.value = frame(f"{prose(str(wrong))}.", "", "plain" if isinstance(wrong, Undone) else "bad")
 
     def _render(self, artists: Sequence[Artist]) -> bytes:
         """A PNG of the background with these artists drawn over it."""
@@ -183,7 +193,7 @@ def ask(function: Callable, read: Callable[[Any], dict], *args: Any) -> dict:
         raise Wrong(f"`{name}`: {wrong}") from None
 
 
-def _cells_html(cells: list[tuple[str, str]]) -> str:
+def _cells_html(cells: list[tuple[str, str]], busy: bool) -> str:
     """HTML of the numbers side by side, each name above its value."""
     inner = "".join(
         f'<div><div style="font-size:85%;opacity:.75">{escape(name)}</div>'
@@ -191,6 +201,6 @@ def _cells_html(cells: list[tuple[str, str]]) -> str:
         for name, value in cells
     )
     return (
-        '<div role="status" aria-live="polite" style="display:flex;flex-wrap:wrap;gap:4px 28px;line-height:1.35;'
-        f'margin:2px 0 6px 4px">{inner}</div>'
+        f'<div role="status" aria-live="polite" aria-busy="{str(busy).lower()}" style="display:flex;flex-wrap:wrap;'
+        f'gap:4px 28px;line-height:1.35;margin:2px 0 6px 4px">{inner}</div>'
     )
