@@ -18,23 +18,23 @@ settings.load_profile("course")
 # The work that takes a worker longest first, so that none is left alone with it at the end. With `--dist loadscope` it
 # is given out by the file or class.
 LONGEST_FIRST = (
-    "tests/browser/test_labs", "solutions/10", "solutions/08", "solutions/06", "solutions/07", "tests/classroom/",
+    "tests/browser/test_labs", "solutions/12", "solutions/10", "solutions/08", "solutions/06", "solutions/07", "tests/classroom/",
     "tests/browser/", "tests/labs/test_misconceptions", "tests/notebooks/", "tests/course/test_hostile", "solutions/",
     "tests/models/", "tests/test_", "tests/course/test_explorer", "tests/data/", "tests/labs/lab",
 )  # fmt: skip
-# What `make quick` leaves out besides MiniLM: pictures, functions that hang, training, checks that run a network.
+# What `make quick` leaves out besides trained models: pictures, functions that hang, training, checks that run a network.
 SLOW = re.compile(
     r"test_explore|test_hostile|test_a_quantized_model_survives_every_copy|models/test_training"
     r"|labs/.*(best_clip|QuantizedLinear|quantized_matmul|int8_linear|quantize_model|model_bytes|layer_sensitivity"
     r"|allocate_bits|percentile_range|mse_range|kl_range|fake_quantize_ste)"
 )
-USES_MINILM = {"trained", "encoder"}
+USES_A_MODEL = {"trained", "encoder", "language"}
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=rank)
     for item in items:
-        if SLOW.search(item.nodeid) or USES_MINILM & set(getattr(item, "fixturenames", ())):
+        if SLOW.search(item.nodeid) or USES_A_MODEL & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
 
 

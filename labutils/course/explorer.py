@@ -172,11 +172,14 @@ class Explorer:
         return self._text
 
 
-def ask(function: Callable, read: Callable[[Any], dict], *args: Any) -> dict:
-    """Call a learner's function and read its answer as its check does; Wrong says why there is no answer."""
+def ask(function: Callable, read: Callable[[Any], dict], *args: Any, limits: int = 1) -> dict:
+    """Call a learner's function and read its answer as its check does; Wrong says why there is no answer.
+
+    limits    how many time limits the call may take, where its arguments are large
+    """
 
     def call(function: Callable, *args: Any) -> guard.Outcome:
-        return guard.call(function, *args, time_limit=TIME_LIMIT)
+        return guard.call(function, *args, time_limit=limits * TIME_LIMIT)
 
     copies = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]  # it may write into its arguments
     outcome = call(function, *copies)

@@ -4,7 +4,7 @@ import lazy_loader
 
 # Imported eagerly on purpose: the function `digits` has the name of its module, and a lazy import would let the module
 # take the function's place. The modules themselves are light.
-from labutils.data.corpus import calibration_sentences, questions
+from labutils.data.corpus import calibration_sentences, continuations, questions
 from labutils.data.digits import digits, digits_network
 from labutils.data.language_model import language_model
 from labutils.data.minilm import feed_forward_weight
@@ -15,6 +15,7 @@ __getattr__, _, _lazy = lazy_loader.attach(__name__, submod_attrs={"digits_torch
 
 __all__ = [
     "calibration_sentences",
+    "continuations",
     "digits",
     "digits_network",
     "feed_forward_weight",

@@ -1,15 +1,18 @@
-"""Texts for the sentence encoder: questions with their answers, and other sentences for calibration and comparison.
+"""Texts: questions with their answers, sentences for calibration, and what a language model wrote in few bits.
 
-All of them were written for this course. The answers share words and topics, so that even the trained encoder finds
-only about nine in ten of them: the score can fall in small steps.
+All but the last were written for this course. The answers share words and topics, so that even the trained encoder
+finds only about nine in ten of them: the score can fall in small steps.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 QUESTIONS_FILE = Path(__file__).with_name("questions.tsv")
 CALIBRATION_FILE = Path(__file__).with_name("calibration.txt")
+CONTINUATIONS_FILE = Path(__file__).with_name("continuations.json")
 
 
 def questions() -> list[tuple[str, str]]:
@@ -36,6 +39,27 @@ def calibration_sentences() -> list[str]:
     yours to change.
     """
     return _lines(CALIBRATION_FILE)
+
+
+def continuations() -> dict[str, Any]:
+    """One sentence, continued by the language model of lab 12 with its weights in 8, 4, 3 and 2 bits.
+
+    >>> text = continuations()
+    >>> text["prompt"], text["float"]["text"][:26]
+    ('Once upon a time there was a little girl who', ' loved to play in the sun.')
+    >>> [(row["bits"], row["perplexity"]) for row in text["continuations"]]
+    [(8, 48.6), (4, 60.9), (3, 170.0), (2, 3310000.0)]
+
+    model                 which weights were rounded
+    prompt                what is continued, always by the likeliest token
+    new_tokens            how many tokens were added
+    perplexity_of_tokens  over how many tokens of the answers to the course's questions the perplexities are
+    group_size            weights that share a scale; symmetric codes, embedding and head in float
+    float, continuations  `perplexity` and `text`, and `bits` for each of the latter
+
+    `python tools/continue_text.py` wrote them. No model is needed to read them.
+    """
+    return json.loads(CONTINUATIONS_FILE.read_text(encoding="utf-8"))
 
 
 def _lines(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 
 from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
@@ -42,9 +43,8 @@ def perplexity(windows: Sequence[Window]) -> float:
 
 def _losses(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """-log of the probability of each token but the first, (T - 1,) float64."""
-    logits = logits[:-1] - logits[:-1].max(axis=1, keepdims=True)
-    chosen = np.take_along_axis(logits, tokens[1:, None], axis=1)[:, 0]
-    return np.log(np.exp(logits).sum(axis=1)) - chosen
+    rows = zip(logits[:-1], tokens[1:])  # one by one: a row stays in the processor's cache
+    return np.array([logsumexp(row.astype(np.float64)) - float(row[token]) for row, token in rows])
 
 
 def _listed(windows: Any) -> list:
@@ -54,7 +54,7 @@ def _listed(windows: Any) -> list:
 
 
 def _checked(window: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Logits in float64 and tokens as int64, or an error."""
+    """Logits and tokens as arrays, or an error."""
     if not isinstance(window, (list, tuple)) or len(window) != 2:
         raise TypeError(f"each window must be a pair, (logits, tokens), got {describe(window)}")
     logits, tokens = (np.asarray(part) for part in window)
@@ -66,7 +66,7 @@ def _checked(window: Any) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"tokens must be from 0 to {logits.shape[1] - 1}, got {tokens.min()} to {tokens.max()}")
     if not np.isfinite(logits).all():
         raise ValueError("logits must be finite, got NaN or Inf")
-    return logits.astype(np.float64), tokens.astype(np.int64)
+    return logits, tokens
 
 
 # The lesson's example: the model gave the tokens that came 1/2, 1/4 and 1/8.
