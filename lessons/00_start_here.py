@@ -1,13 +1,29 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# **Time:** 15 minutes. **You need:** Python and a little NumPy; no PyTorch yet.
+# **Time:** 20 minutes. **You need:** Python and a little NumPy; no PyTorch yet.
 #
 # At the end of this lab you
 #
 # - know that your environment works,
-# - have seen what quantization does to a picture and to a neural network,
+# - have seen what quantization does to a text, to a picture and to a neural network,
 # - have solved one small exercise, and know how the labs tell you what went wrong.
+
+# %% [markdown]
+# ## First of all, drag
+#
+# A language model goes on with a sentence. The slider sets in how many bits each of its weights is stored. **Drag it to the
+# right**, or click its handle and use the arrow keys.
+
+# %%
+from labutils import explore_sentence
+
+explore_sentence()
+
+# %% [markdown]
+# At 8 bits it writes what it writes in full precision. At 4 bits it chooses other words, and they still make sense. At 3 bits
+# it stammers, and at 2 bits nothing is left. The weights were rounded in the simplest sensible way. In lab 09 you will win back
+# about half of what 3 bits lose here, at the same size; in lab 12 the same model runs on your own machine, under your own code.
 
 # %% [markdown]
 # ## Why
@@ -21,8 +37,9 @@ for num_bits in (32, 16, 8, 4):
     print(f"{num_bits:>2} bits: {weights * num_bits / 8 / 1e9:5.1f} GB")
 
 # %% [markdown]
-# 3.5 GB fit into a laptop beside everything else; 28 GB are more than most graphics cards have. What it costs in accuracy is
-# the question of this course.
+# 3.5 GB fit into a laptop beside everything else; 28 GB are more than most graphics cards have. You have just seen that it
+# costs something, and that the cost is not even: much the same down to 4 bits, then a cliff. Why, and what can be done about it,
+# is what this course is about.
 
 # %% [markdown]
 # ## Is everything here?

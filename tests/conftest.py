@@ -18,11 +18,12 @@ settings.load_profile("course")
 # The work that takes a worker longest first, so that none is left alone with it at the end. With `--dist loadscope` it
 # is given out by the file or class.
 LONGEST_FIRST = (
-    "tests/browser/test_labs", "solutions/12", "solutions/10", "solutions/08", "solutions/06", "solutions/07", "tests/classroom/",
-    "tests/browser/", "tests/labs/test_misconceptions", "tests/notebooks/", "tests/course/test_hostile", "solutions/",
-    "tests/models/", "tests/test_", "tests/course/test_explorer", "tests/data/", "tests/labs/lab",
+    "tests/browser/test_labs", "solutions/12", "solutions/10", "solutions/08", "solutions/06", "solutions/07",
+    "tests/classroom/", "tests/browser/", "tests/labs/test_misconceptions", "tests/notebooks/",
+    "tests/course/test_hostile", "solutions/", "tests/models/", "tests/test_", "tests/course/test_explorer",
+    "tests/data/", "tests/labs/lab",
 )  # fmt: skip
-# What `make quick` leaves out besides trained models: pictures, functions that hang, training, checks that run a network.
+# What `make quick` leaves out besides trained models: pictures, functions that hang, training, checks of networks.
 SLOW = re.compile(
     r"test_explore|test_hostile|test_a_quantized_model_survives_every_copy|models/test_training"
     r"|labs/.*(best_clip|QuantizedLinear|quantized_matmul|int8_linear|quantize_model|model_bytes|layer_sensitivity"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,6 +29,20 @@ def new_figure(width: float = 8.5, height: float = 3.0, columns: int = 1, **subp
         FigureCanvasAgg(figure)
         figure.get_layout_engine().set(w_pad=palette.MARGIN, h_pad=palette.MARGIN)
         return figure, figure.subplots(1, columns, **subplots)
+
+
+def wrapped(text: str, width: int, lines: int) -> str:
+    """`text` in lines of `width` characters, at most `lines` of them; what a font may lack becomes a box.
+
+    >>> wrapped("a little girl", 8, 2)
+    'a little\\ngirl'
+    """
+    plain = "".join(c if _has_glyph(c) else " " if c.isspace() else "□" for c in text)
+    return "\n".join(textwrap.wrap(plain, width, max_lines=lines, placeholder=" …"))
+
+
+def _has_glyph(character: str) -> bool:
+    return character.isprintable() and (ord(character) < 0x250 or character == "…")
 
 
 class Picture:

@@ -46,7 +46,7 @@ def continuations() -> dict[str, Any]:
 
     >>> text = continuations()
     >>> text["prompt"], text["float"]["text"][:26]
-    ('Once upon a time there was a little girl who', ' loved to play in the sun.')
+    ('To bake bread, you need flour,', ' water, yeast, and a dough')
     >>> [(row["bits"], row["perplexity"]) for row in text["continuations"]]
     [(8, 48.6), (4, 60.9), (3, 170.0), (2, 3310000.0)]
 
@@ -55,7 +55,7 @@ def continuations() -> dict[str, Any]:
     new_tokens            how many tokens were added
     perplexity_of_tokens  over how many tokens of the answers to the course's questions the perplexities are
     group_size            weights that share a scale; symmetric codes, embedding and head in float
-    float, continuations  `perplexity` and `text`, and `bits` for each of the latter
+    float, continuations  `perplexity` and `text`; for each of the latter `bits`, and `megabytes` of the rounded weights
 
     `python tools/continue_text.py` wrote them. No model is needed to read them.
     """

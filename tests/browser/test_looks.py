@@ -30,6 +30,7 @@ def quantize_symmetric(x, num_bits=8):
     return np.floor(x / scale).astype(np.int8), scale
 """
 EXPLORERS = {
+    "explore_sentence": "explore_sentence()",
     "explore_digit": "explore_digit(7)",
     "explore_bits": "explore_bits(w)",
     "explore_clipping": "explore_clipping(w)",

@@ -17,11 +17,12 @@ from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course import palette
 from labutils.course.exercise import Wrong
 from labutils.course.explorer import Notches, Slider, ask
+from labutils.course.figures import wrapped
 from labutils.course.reading import as_number
 from labutils.course.stepped import SteppedExplorer
 from labutils.data.language_model import LanguageModel
 from labutils.labs import answers
-from labutils.labs.lab12._text import PROMPT, WINDOW, drawable, evaluation_text
+from labutils.labs.lab12._text import PROMPT, WINDOW, evaluation_text
 
 if TYPE_CHECKING:
     import torch
@@ -137,10 +138,10 @@ class TextExplorer(SteppedExplorer):
         page.axis("off")
         page.set(xlim=(0, 1), ylim=(0, 1))
         self._title = page.set_title(" ")
-        page.text(0.08, 0.97, drawable(f"{self._prompt} …", WIDTH, 1), **TEXT)
+        page.text(0.08, 0.97, wrapped(f"{self._prompt} …", WIDTH, 1), **TEXT)
         for row, label, color in ((FLOAT_ROW, "float", palette.ORIGINAL), (ROW, "", palette.QUANTIZED)):
             self._label = page.text(0, row, label, **TEXT | {"fontsize": 10, "weight": "bold"}, color=color)
-            self._words = page.text(0.08, row, drawable(f"…{self.float_text}", WIDTH, 2), **TEXT, color=color)
+            self._words = page.text(0.08, row, wrapped(f"…{self.float_text}", WIDTH, 2), **TEXT, color=color)
         return [self._title, self._label, self._words, *self._build_gauge(gauge)]
 
     def _build_gauge(self, gauge: Axes) -> list[Artist]:
@@ -168,7 +169,7 @@ class TextExplorer(SteppedExplorer):
     def draw(self, result: TextResult) -> None:
         perplexity, known = result.perplexity, result.perplexity is not None
         self._label.set_text(f"{result.num_bits} bits")
-        self._words.set_text(drawable(f"…{result.text}", WIDTH, 2))
+        self._words.set_text(wrapped(f"…{result.text}", WIDTH, 2))
         self._title.set_text(f"{result.num_bits} bits in groups of {result.group_size}: {self._message(result)}")
         self._here.set_data([min(perplexity, WORST) if known else math.nan], [0])
         self._value.set_text(_number(perplexity) if known else "")
