@@ -1,14 +1,17 @@
-"""Take the README's pictures in JupyterLab: an explorer after a drag, and the check of a wrong answer.
+"""Take the README's pictures in JupyterLab: two explorers after a drag, and the check of a wrong answer.
 
-python tools/take_pictures.py        writes pictures/explorer.png and pictures/check.png
+python tools/take_pictures.py        writes pictures/sentence.png, explorer.png and check.png
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "pictures"
 sys.path.insert(0, str(ROOT))
 
 from tools.browser import Notebook, notebook_in_browser  # noqa: E402
@@ -21,19 +24,30 @@ TRUNCATES = '''def quantize_symmetric(x, num_bits=8):
 
 
 def main() -> None:
-    with notebook_in_browser(ROOT / "notebooks" / "01_fundamentals.ipynb", size=(1180, 900)) as notebook:
-        notebook.page.keyboard.press("Control+b")  # closes the file browser
+    with opened("00_start_here") as notebook:
+        notebook.run("explore_sentence")
+        press(notebook, "explore_sentence", slider=0, times=3)
+        notebook.screenshot("explore_sentence", PICTURES / "sentence.png")
+    with opened("01_fundamentals") as notebook:
         notebook.run_all()
-        drag_explorer(notebook)
-        notebook.screenshot("explorer", ROOT / "pictures" / "explorer.png")
+        press(notebook, "explorer", slider=1, times=4)  # the outlier, to about three times the largest weight
+        notebook.screenshot("explorer", PICTURES / "explorer.png")
         make_a_mistake(notebook)
-        notebook.screenshot("check(quantize_symmetric)", ROOT / "pictures" / "check.png")
+        notebook.screenshot("check(quantize_symmetric)", PICTURES / "check.png")
 
 
-def drag_explorer(notebook: Notebook) -> None:
-    """Move the outlier slider to about three times the largest weight, with the keyboard."""
-    notebook.output("explorer").locator(".noUi-handle").nth(1).focus()
-    for _ in range(4):
+@contextlib.contextmanager
+def opened(lab: str) -> Iterator[Notebook]:
+    """A student's notebook, without the file browser beside it."""
+    with notebook_in_browser(ROOT / "notebooks" / f"{lab}.ipynb", size=(1180, 900)) as notebook:
+        notebook.page.keyboard.press("Control+b")
+        yield notebook
+
+
+def press(notebook: Notebook, cell: str, slider: int, times: int) -> None:
+    """Move a slider of the explorer in `cell` to the right, with the keyboard."""
+    notebook.output(cell).locator(".noUi-handle").nth(slider).focus()
+    for _ in range(times):
         notebook.page.keyboard.press("ArrowRight")
         notebook.page.wait_for_timeout(150)
 
