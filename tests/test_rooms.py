@@ -91,9 +91,12 @@ def lesson_of(lab):
     return import_module(f"labutils.labs.{lab}").LESSON
 
 
+CHECK = re.compile(r"^check\((\w+)\)$", re.M)
+
+
 def checks_in(lesson):
     """The names in a lesson's `check(...)` cells, from top to bottom."""
-    return re.findall(r"^check\((\w+)\)$", (ROOT / "lessons" / f"{lesson}.py").read_text(encoding="utf-8"), re.M)
+    return CHECK.findall((ROOT / "lessons" / f"{lesson}.py").read_text(encoding="utf-8"))
 
 
 LABS = sorted({file.partition(".")[0] for file in EXERCISES.files.values()})
@@ -141,6 +144,15 @@ def test_exercises_stand_in_the_order_in_which_their_lesson_checks_them(lab):
     placed = sorted((exercise.place, name) for name, exercise in EXERCISES.items() if exercise.lab == lesson_of(lab))
     assert [name for _, name in placed] == checks_in(lesson_of(lab))
     assert len({place for place, _ in placed}) == len(placed)
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_stretch_exercises_are_those_of_the_lessons_stretch_section(lab):
+    text = (ROOT / "lessons" / f"{lesson_of(lab)}.py").read_text(encoding="utf-8")
+    sections = re.split(r"^(?=# ## )", text, flags=re.M)
+    there = {name for part in sections if part.startswith("# ## Stretch") for name in CHECK.findall(part)}
+    exercises = [exercise for exercise in EXERCISES.values() if exercise.lab == lesson_of(lab)]
+    assert {exercise.name for exercise in exercises if exercise.stretch} == there
 
 
 def test_every_lesson_has_a_lab_of_its_number():

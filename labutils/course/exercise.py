@@ -76,7 +76,7 @@ class Exercise:
                     answers it compares the distributions
     shown           the entries of a read answer that a learner knows, by names that a message may use; the relations
                     are found in these
-    stretch         optional: it belongs to the lesson's stretch section
+    stretch         it stands in the lesson's stretch section; the board says so where it is still open
     run             makes the call, run(submission, *args, **kwargs), where a plain call is not enough: to take a
                     gradient as well, say, or to convert a case's arrays to torch tensors
     """

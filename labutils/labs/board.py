@@ -16,13 +16,14 @@ def board() -> Panel:
 
     ImportError names an exercise's file that cannot be imported.
     """
-    labs: dict[str, list[str]] = {}
+    labs: dict[str, dict[str, str]] = {}  # lab -> name of an exercise -> what the board calls it
     for exercise in EXERCISES.values():
-        labs.setdefault(exercise.lab, []).append(exercise.name)
+        called = f"{exercise.name} (stretch)" if exercise.stretch else exercise.name
+        labs.setdefault(exercise.lab, {})[exercise.name] = called
     passed = progress.passed()
     lines, rows, width = [], [], max(map(len, labs))
     for lab, names in labs.items():
-        open_names = [name for name in names if name not in passed]
+        open_names = [called for name, called in names.items() if name not in passed]
         count, total = len(names) - len(open_names), len(names)
         filled = round(10 * count / total)
         lines.append(f"{lab:<{width}} [{'#' * filled}{'.' * (10 - filled)}] {count} of {total}")

@@ -144,6 +144,7 @@ def test_a_passed_check_is_remembered_and_a_failed_one_is_not(capsys):
     check(named(right))
     assert progress.passed() == {"quantize_symmetric"}
     assert "1 of 6" in board().text
+    assert "dequantize_symmetric, " in board().html and "best_clip (stretch)" in board().html
 
 
 def test_a_failure_shows_as_one_line_without_traceback():
