@@ -16,6 +16,7 @@ from torch import nn
 from labutils.arrays.affine import QParams, choose_qparams, dequantize, fake_quantize, quantize
 from labutils.arrays.inputs import true_or_false, whole_number
 from labutils.arrays.scheme import PerAxis, PerGroup, PerTensor, Scheme
+from labutils.models.behind import Behind
 from labutils.models.hessian import checked_problem, output_loss
 from labutils.models.layers import GROUPS, layer_kind
 from labutils.models.linear import plain_linear
@@ -59,12 +60,12 @@ def awq_scales(
 
 def awq_linear(
     linear: nn.Linear, hessian: Tensor, scheme: Scheme = GROUPS, clip: bool = False, steps: int = 20
-) -> nn.Sequential:
+) -> Behind:
     """A division of the inputs by `awq_scales`, and the layer with the scaled weight; `linear` stays as it is.
 
     >>> x, linear = torch.randn(512, 64), nn.Linear(64, 32)
     >>> awq_linear(linear, 2 * x.t() @ x, Scheme(4, granularity=PerGroup(32)))
-    Sequential(
+    Behind(
       (0): Divide(64)
       (1): PackedLinear(64, 32, bias=True, packed, 4 bits, PerGroup(group_size=32), kernel: ...)
     )
@@ -75,10 +76,10 @@ def awq_linear(
     scales = awq_scales(linear.weight, hessian, scheme, steps=steps)
     divide, scaled = smooth_linear(linear, scales)
     if not true_or_false(clip, "clip"):
-        return nn.Sequential(divide, kind(scaled, scheme))
+        return Behind(divide, kind(scaled, scheme))
     scale, zero_point = clip_search(scaled.weight, hessian.to(scales) / torch.outer(scales, scales), scheme)
     quantized = quantize(scaled.weight, scheme, (kind.held_scale(scale), zero_point))
-    return nn.Sequential(divide, kind.from_codes(scaled, quantized))
+    return Behind(divide, kind.from_codes(scaled, quantized))
 
 
 def clip_search(weight: Tensor, hessian: Tensor, scheme: Scheme = GROUPS, clips: Sequence[float] = CLIPS) -> QParams:

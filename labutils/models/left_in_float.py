@@ -11,18 +11,19 @@ from torch.nn.modules import batchnorm, conv, instancenorm
 
 from labutils.models.linear import is_exactly, linear_layers
 
-# Layers that nobody expects to be quantized here: they look up, convolve or normalize.
-NOT_LINEAR = (
+# Layers that nobody expects to be quantized here: they look up or normalize; and, unless told otherwise, convolve.
+LOOK_UP_OR_NORMALIZE = (
     nn.Embedding,
     nn.EmbeddingBag,
     nn.LayerNorm,
     nn.GroupNorm,
     nn.RMSNorm,
-    conv._ConvNd,
     batchnorm._NormBase,
     instancenorm._InstanceNorm,
 )
+NOT_LINEAR = (*LOOK_UP_OR_NORMALIZE, conv._ConvNd)
 NAMED = 3  # so many are named in a message
+ONLY_LINEAR = "Only nn.Linear is quantized, and a tied one only where a rule names it."
 
 
 class LeftInFloatWarning(UserWarning):
@@ -43,7 +44,11 @@ def tied_elsewhere(model: nn.Module) -> dict[nn.Module, str]:
 
 
 def left_in_float(
-    model: nn.Module, named: Collection[str], tied: Mapping[nn.Module, str], replaced: Collection[nn.Module]
+    model: nn.Module,
+    named: Collection[str],
+    tied: Mapping[nn.Module, str],
+    replaced: Collection[nn.Module],
+    expected: tuple[type[nn.Module], ...] = NOT_LINEAR,
 ) -> dict[str, str]:
     """Name -> why it stays in float, for all that is as large as a linear layer and was not left on purpose.
 
@@ -54,6 +59,7 @@ def left_in_float(
     named     names of linear layers that a rule speaks of
     tied      as `tied_elsewhere` returns them
     replaced  layers that are quantized
+    expected  classes whose layers are not mentioned
     """
     layers = linear_layers(model)
     smallest = min((layer.in_features * layer.out_features for layer in layers.values()), default=1)
@@ -64,7 +70,7 @@ def left_in_float(
     }
     inside = {part for layer in (*layers.values(), *replaced) for part in layer.modules()}  # parametrizations, too
     for name, module in model.named_modules():
-        if isinstance(module, NOT_LINEAR) or module in inside:
+        if isinstance(module, expected) or module in inside:
             continue
         if any(w.ndim > 1 and w.numel() >= smallest for w in module.parameters(recurse=False)):
             kind = type(module).__name__
@@ -73,12 +79,12 @@ def left_in_float(
     return reasons
 
 
-def warn(reasons: Mapping[str, str]) -> None:
+def warn(reasons: Mapping[str, str], rule: str = ONLY_LINEAR) -> None:
     """Issue a LeftInFloatWarning, at the line outside this package from which it was called."""
     shown = "; ".join(f"{name} ({why})" for name, why in list(reasons.items())[:NAMED])
     more = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     warnings.warn(
-        f"left in float: {shown}{more}. Only nn.Linear is quantized, and a tied one only where a rule names it.",
+        f"left in float: {shown}{more}. {rule}",
         LeftInFloatWarning,
         stacklevel=_frames_within(),
     )

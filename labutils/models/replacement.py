@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 from collections.abc import Mapping
+from functools import cache
 from types import FunctionType
 
 from torch import nn
@@ -49,6 +52,7 @@ def replaced_copy(model: nn.Module, replacements: Mapping[nn.Module, nn.Module])
     for name, module in model.named_modules():
         if reason := why_not(module, module in replacements):
             raise ValueError(f"{name or type(module).__name__}: {reason}")
+        _require_weights(name, module, replacements)
     memo = {id(layer): replacement for layer, replacement in replacements.items()}
     for layer, replacement in replacements.items():
         _carry_hooks(layer, replacement.train(layer.training), memo)
@@ -74,6 +78,27 @@ def why_not(module: nn.Module, is_replaced: bool) -> str:
     if is_replaced and has_plain_weight and any(getattr(module, hooks) for hooks in STATE_HOOKS):
         return "it has hooks for its state_dict, which would be lost: remove them, or name the layer in skip"
     return ""
+
+
+def _require_weights(name: str, module: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
+    """ValueError where a module asks one of its layers for the weight, and what replaces the layer has none."""
+    for part, layer in module.named_children():
+        if layer in replacements and type(module) not in FAST_PATHS and _asks_for_weight(type(module), part):
+            replacement = replacements[layer]
+            if not hasattr(replacement, "weight"):
+                raise ValueError(
+                    f"{name + '.' if name else ''}{part}: {type(module).__name__} asks this layer for its weight, and "
+                    f"{type(replacement).__name__} has none: give it a property `weight`, or name the layer in skip"
+                )
+
+
+@cache
+def _asks_for_weight(kind: type[nn.Module], part: str) -> bool:
+    """Whether the forward of a class reads `self.part.weight`, as T5's does to learn its dtype."""
+    try:
+        return re.search(rf"\bself\.{re.escape(part)}\.weight\b", inspect.getsource(kind.forward)) is not None
+    except (OSError, TypeError):  # no source
+        return False
 
 
 def _extras(layer: nn.Module) -> list[str]:

@@ -31,7 +31,7 @@ def smooth_linear(linear: nn.Linear, scales: Array) -> nn.Module:
     >>> linear = torch.nn.Linear(3, 2)
     >>> smoothed = smooth_linear(linear, torch.tensor([8.0, 2.0, 1.0]))
     >>> smoothed
-    Sequential(
+    Behind(
       (0): Divide(3)
       (1): Linear(in_features=3, out_features=2, bias=True)
     )

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import nn
 
+from labutils.models.behind import Behind
 from labutils.models.kept_dtypes import KeepsScales
 from labutils.models.linear import is_exactly, plain_linear
 from labutils.models.outliers.channels import checked_scales, scaled
@@ -31,15 +32,17 @@ class Divide(KeepsScales):
         """(..., channels) -> (..., channels), in the dtype of `input`."""
         return (input / self.scales).to(input.dtype)
 
+    undo = forward  # (x / s) w^T = x (w / s)^T
+
     def extra_repr(self) -> str:
         return f"{len(self.scales)}"
 
 
-def smooth_linear(linear: nn.Linear, scales: Tensor) -> nn.Sequential:
+def smooth_linear(linear: nn.Linear, scales: Tensor) -> Behind:
     """The reference of lab 08: see `labs.lab08.smooth_linear`."""
     linear = plain_linear(linear)
     scales = checked_scales(scales, linear.in_features)
-    return nn.Sequential(Divide(scales), _with_columns_times(linear, scales))
+    return Behind(Divide(scales), _with_columns_times(linear, scales))
 
 
 def fold_division(before: nn.Module, scales: Tensor) -> nn.Module:

@@ -9,18 +9,19 @@ from functools import partial
 import torch
 from torch import nn
 
+from labutils.models.behind import Behind
 from labutils.models.conversion import quantize_model
 from labutils.models.linear import plain_linear
 from labutils.models.rotation.transform import Rotation
 
 
-def rotate_linear(linear: nn.Linear, seed: int | None = None, blocks: bool = False) -> nn.Sequential:
+def rotate_linear(linear: nn.Linear, seed: int | None = None, blocks: bool = False) -> Behind:
     """A `Rotation` of the inputs, and a linear layer whose weight is rotated the same way: outputs as before.
 
     >>> linear, x = nn.Linear(48, 8), torch.randn(5, 48)
     >>> rotated = rotate_linear(linear)
     >>> rotated
-    Sequential(
+    Behind(
       (0): Rotation(48 = 12 x 4)
       (1): Linear(in_features=48, out_features=8, bias=True)
     )
@@ -35,7 +36,7 @@ def rotate_linear(linear: nn.Linear, seed: int | None = None, blocks: bool = Fal
     rotated = copy.deepcopy(linear)
     with torch.no_grad():
         rotated.weight.copy_(rotation(linear.weight))
-    return nn.Sequential(rotation, rotated)
+    return Behind(rotation, rotated)
 
 
 def rotate_model(

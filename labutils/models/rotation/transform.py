@@ -51,10 +51,17 @@ class Rotation(nn.Module):
             x = x * self.signs
         return (self._product(x) * self.order**-0.5).reshape(input.shape).to(input.dtype)
 
-    def _product(self, x: Tensor) -> Tensor:
+    def undo(self, rotated: Tensor) -> Tensor:
+        """rotated @ R.T, along the last axis: what was rotated, or the weight whose rows were."""
+        x = rotated.to(torch.promote_types(rotated.dtype, torch.float32))
+        x = (self._product(x, transposed=True) * self.order**-0.5).reshape(rotated.shape)
+        return (x if self.signs is None else x * self.signs).to(rotated.dtype)
+
+    def _product(self, x: Tensor, transposed: bool = False) -> Tensor:
         """x times the Kronecker product of the factors: seen as (rows, a, b, ...), each axis times its factor."""
         rows = x.numel() // self.order
         for factor in self.factors:  # the axis that comes first is multiplied, and goes to the end
+            factor = factor.t() if transposed else factor
             x = x.reshape(rows, len(factor), self.order // len(factor)).transpose(1, 2) @ factor.to(x.dtype)
         return x
 

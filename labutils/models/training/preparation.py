@@ -12,6 +12,7 @@ from labutils.arrays import affine
 from labutils.arrays.inputs import bit_width
 from labutils.arrays.scheme import Scheme
 from labutils.models.kept_dtypes import KeepsScales
+from labutils.models.left_in_float import LOOK_UP_OR_NORMALIZE, left_in_float, warn
 from labutils.models.linear import is_exactly
 from labutils.models.observation import in_eval_mode, watch_inputs
 from labutils.models.replacement import HOOKS, replaced_copy
@@ -86,9 +87,10 @@ def prepare(
 
     Scales are chosen here, once: weights by `best_weight_scale`, a layer's input by the largest magnitude that reaches
     it when the model sees `inputs`. Untrained, the copy is the network quantized after training.
-    `fake_quantize(x, scale, num_bits)` may be a learner's. ValueError for a model without such layers, one prepared
-    before, or one with batch norm that is not folded: its statistics would move under the quantizers, and integers have
-    no place for it.
+    `fake_quantize(x, scale, num_bits)` may be a learner's. LeftInFloatWarning names what stays in float although it is
+    as large as a linear layer, such as an LSTM. ValueError for a model without such layers, one prepared before, or one
+    with batch norm that is not folded: its statistics would move under the quantizers, and integers have no place for
+    it.
     """
     if any(isinstance(module, FakeQuantizedLayer) for module in model.modules()):
         raise ValueError("the model is prepared already: prepare the float model instead")
@@ -103,6 +105,8 @@ def prepare(
         replacements[layer] = FakeQuantizedLayer(
             _copied(layer), scale, num_bits, activation_bits, learn_scales, fake_quantize
         )
+    if left := left_in_float(model, (), {}, replacements, expected=LOOK_UP_OR_NORMALIZE):
+        warn(left, f"Only {' and '.join(f'nn.{kind.__name__}' for kind in KINDS)} are fake-quantized.")
     return replaced_copy(model, replacements)
 
 

@@ -30,6 +30,8 @@ def test_smoothing_does_not_change_what_a_layer_computes(seed, alpha, bias):
     y = linear(x)
     assert (smoothed(x) - y).abs().max() <= 1e-5 * y.abs().max()
     assert all(torch.equal(linear.state_dict()[name], value) for name, value in before.items())
+    torch.testing.assert_close(smoothed.weight, linear.weight)  # what the two steps multiply with
+    assert smoothed.bias is smoothed[1].bias and smoothed.in_features == linear.in_features
 
 
 def test_an_outlier_channel_costs_less_where_it_is_smoothed():

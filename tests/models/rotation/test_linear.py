@@ -40,13 +40,14 @@ def test_rotating_does_not_change_what_a_layer_computes(n, blocks, seed, bias):
     assert (rotated(x) - linear(x)).abs().max() <= 1e-5 * linear(x).abs().max()
     assert (rotated[1].weight - weight).abs().max() > 0.01
     assert torch.equal(linear.weight, weight)
+    torch.testing.assert_close(rotated.weight, weight, rtol=1e-5, atol=1e-5)  # what the two multiply with
     assert (rotated[1](x) - linear(x)).abs().max() > 0.1  # on one side only, it is another layer
 
 
 def test_16_bit_layers_keep_their_dtype():
     linear, x = layer().bfloat16(), inputs(7, 48).bfloat16()
     rotated = rotate_linear(linear)
-    assert rotated[1].weight.dtype == rotated(x).dtype == torch.bfloat16
+    assert rotated[1].weight.dtype == rotated.weight.dtype == rotated(x).dtype == torch.bfloat16
     torch.testing.assert_close(rotated(x), linear(x), rtol=0.05, atol=0.05)
 
 

@@ -34,6 +34,8 @@ def test_signs_are_those_of_the_seed_and_leave_it_orthogonal(n, blocks):
     assert torch.equal(signs, torch.diag(rotation.signs.float()))
     assert set(rotation.signs.tolist()) == {-1, 1}
     assert torch.equal(rotate(x, seed=3, blocks=blocks), rotation(x))
+    torch.testing.assert_close(rotation.undo(x), x @ matrix.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rotation.undo(rotation(x)), x, rtol=1e-5, atol=1e-5)
     assert not torch.equal(rotate(x, seed=4, blocks=blocks), rotation(x))
 
 
