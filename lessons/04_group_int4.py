@@ -175,7 +175,7 @@ check(quantize_group)
 # | | |
 # |---|---|
 # | input | `q`, codes; `scales`, as `quantize_group` gives them; `group_size`, the same as there |
-# | result | `float32`, the shape of `q`: each code times the scale of its group |
+# | result | `float32`, also where the scales are `float64`; the shape of `q`: each code times the scale of its group |
 
 
 # %%

@@ -18,7 +18,7 @@ from labutils.labs.recipes import wrapping
 
 
 def dequantize_symmetric(q: Array, scale: float | Array) -> Array:
-    """Floats from codes: x' = q * scale, in float32 (float64 where `scale` is a float64 array).
+    """Floats from codes: x' = q * scale, in float32.
 
     >>> dequantize_symmetric(np.array([-50, 25, 127], dtype=np.int8), 0.02)
     array([-1.  ,  0.5 ,  2.54], dtype=float32)
@@ -29,15 +29,9 @@ def dequantize_symmetric(q: Array, scale: float | Array) -> Array:
 def reconstruct(q: Array, scale: float | Array, zero_point: int, scheme: Scheme) -> Array:
     """x' = scale * (q - zero_point), for codes, a number and an int that come from a learner and may be anything."""
     xp, q = code_array(q)
-    dtype = xp.float64 if _is_array(scale) and scale.dtype == xp.float64 else xp.float32
-    step = as_scale(xp, positive_number(scale, "scale"), dtype, q)
+    step = as_scale(xp, positive_number(scale, "scale"), xp.float32, q)
     zero = 0 if scheme.symmetric else xp.asarray(zero_point, dtype=xp.int32, device=array_api_compat.device(q))
-    return affine.dequantize(affine.QuantizedArray(q, step, zero, scheme, dtype))
-
-
-def _is_array(value: Any) -> bool:
-    """Whether a scale is an array, if of one number: np.float64(0.1) is a number."""
-    return array_api_compat.is_array_api_obj(value) and not isinstance(value, np.generic)
+    return affine.dequantize(affine.QuantizedArray(q, step, zero, scheme, xp.float32))
 
 
 def as_scale(xp: Any, scale: float, dtype: Any, beside: Array) -> Array:

@@ -16,7 +16,7 @@ from labutils.labs.lab02 import LESSON
 
 
 def dequantize_asymmetric(q: Array, scale: float | Array, zero_point: int | Array) -> Array:
-    """Floats from codes: x' = (q - zero_point) * scale, in float32 (float64 where `scale` is a float64 array).
+    """Floats from codes: x' = (q - zero_point) * scale, in float32.
 
     >>> dequantize_asymmetric(np.array([0, 60, 104, 255], dtype=np.uint8), 0.25, 60)
     array([-15.  ,   0.  ,  11.  ,  48.75], dtype=float32)

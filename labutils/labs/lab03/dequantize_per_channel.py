@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labutils.arrays import affine
-from labutils.arrays.inputs import MAX_BITS, Array, code_array, real_array, require_one_library, working_dtype
+from labutils.arrays.inputs import MAX_BITS, Array, code_array, real_array, require_one_library
 from labutils.arrays.layout import Layout
 from labutils.arrays.scheme import Granularity, PerAxis, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
@@ -19,7 +19,7 @@ from labutils.labs.slices import along_axis
 
 
 def dequantize_per_channel(q: Array, scales: Array, axis: int) -> Array:
-    """Floats from codes, each times the scale of its channel, in float32 (float64 where `scales` is float64).
+    """Floats from codes, each times the scale of its channel, in float32.
 
     >>> q = np.array([[25, -127, 51], [127, 15, -51]], dtype=np.int8)
     >>> dequantize_per_channel(q, np.array([0.002, 0.02], dtype=np.float32), axis=0).round(3)
@@ -35,15 +35,15 @@ def dequantize_per_channel(q: Array, scales: Array, axis: int) -> Array:
 
 
 def codes_and_scales(q: Array, scales: Array) -> tuple[Any, Array, Array]:
-    """Return `(namespace, q, scales)`, the scales in the dtype to compute in, or raise for what are no such arrays."""
+    """Return `(namespace, q, scales)`, the scales in float32, or raise for what are no such arrays."""
     xp, q = code_array(q)
     _, scales = real_array(scales, "scales")
     require_one_library(scales=scales, q=q)
-    if not bool(xp.all((scales > 0) & xp.isfinite(scales))):
+    if not (bool(xp.all(scales > 0)) and float(xp.max(scales)) <= float(xp.finfo(xp.float32).max)):
         raise ValueError(
-            f"scales must be positive and finite everywhere, got values from {xp.min(scales)} to {xp.max(scales)}"
+            f"scales must be positive and finite in float32, got values from {xp.min(scales)} to {xp.max(scales)}"
         )
-    return xp, q, xp.astype(scales, working_dtype(xp, scales))
+    return xp, q, xp.astype(scales, xp.float32)
 
 
 def reconstruct(q: Array, scales: Array, granularity: Granularity) -> Array:

@@ -19,7 +19,7 @@ from labutils.labs.slices import along_groups, groups
 
 
 def dequantize_group(q: Array, scales: Array, group_size: int) -> Array:
-    """Floats from codes: each code times the scale of its group, in float32 (float64 where `scales` is float64).
+    """Floats from codes: each code times the scale of its group, in float32.
 
     >>> q = np.array([[7, -2, 4, 7, 7]], dtype=np.int8)
     >>> dequantize_group(q, np.array([[0.1, 1.0, 0.2]], dtype=np.float32), group_size=2)
@@ -40,6 +40,7 @@ def cases() -> list[Case]:
         scales = rng.uniform(0.01, 3, (*shape[:-1], -(-shape[-1] // size))).astype(np.float32)
         return Case(name, (q, scales, size))
 
+    q, scales, size = case("", (4, 20), 8).args
     by_hand = np.array([[3, -7, 1, 5, 3, -7]], dtype=np.int8), np.array([[0.1, 1.0]], dtype=np.float32)
     return [
         Case("the worked example", (*by_hand, 4)),
@@ -52,13 +53,14 @@ def cases() -> list[Case]:
         case("as many groups as each has values", (4, 16), 4),
         case("8-bit codes", (4, 40), 32, num_bits=8),
         case("16-bit codes", (2, 40), 32, num_bits=16),
+        Case("scales in float64", (q, scales.astype(np.float64), size)),
         Case("the code -8", (np.array([-8, 7, -8], dtype=np.int8), np.array([0.5, 2.0], dtype=np.float32), 2)),
     ]
 
 
 def judge(answer: dict, case: Case) -> None:
     (q, scales, size), x = case.args, answer["x"]
-    judge_floats(x, q)
+    judge_floats(x, q, why_float64="float32 times an array of float64")
     each = spread(scales.astype(np.float64), q, size)
     expected = q * each
     error = np.abs(x - expected)
@@ -127,6 +129,8 @@ MISCONCEPTIONS = (
         "The result must have the shape of q. What was added to complete the last group is cut off at the end."),
     Misconception("the result is left in groups", left_in_groups,
         "The result must have the shape of q. Undo the reshape into groups, and cut off what was added."),
+    Misconception("a float64 result where the scales are float64", times(spread),
+        "NumPy makes float32 times an array of float64 a float64. Turn the product, or the scales, to float32."),
     *slices.reconstructions(spread, "group"),
 )  # fmt: skip
 

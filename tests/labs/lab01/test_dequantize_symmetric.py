@@ -23,19 +23,19 @@ def test_codes_of_every_integer_dtype_are_read(dtype):
 
 
 @pytest.mark.parametrize(
-    "scale, dtype",
-    [(0.5, "float32"), (np.float32(0.5), "float32"), (np.float16(0.5), "float32"), (np.array(0.5), "float64")],
+    "scale",
+    [0.5, np.float32(0.5), np.float16(0.5), np.array(0.5)],
     ids=["a Python float", "float32", "float16", "float64"],
 )
-def test_the_scale_decides_the_precision(scale, dtype):
+def test_the_result_is_float32_whatever_the_scale_is(scale):
     x = dequantize_symmetric(np.array([1, 2], np.int8), scale)
-    assert (x.dtype, x.tolist()) == (np.dtype(dtype), [0.5, 1.0])
+    assert (x.dtype, x.tolist()) == (np.float32, [0.5, 1.0])
 
 
 def test_a_scale_that_float32_cannot_hold_is_refused():
-    with pytest.raises(ValueError, match=r"scale must be at most 3.40282e\+38, got 1e\+60"):
-        dequantize_symmetric(np.array([1], np.int8), 1e60)
-    assert dequantize_symmetric(np.array([1], np.int8), np.array(1e60)).tolist() == [1e60]
+    for scale in (1e60, np.array(1e60)):
+        with pytest.raises(ValueError, match=r"scale must be at most 3.40282e\+38, got 1e\+60"):
+            dequantize_symmetric(np.array([1], np.int8), scale)
 
 
 def test_tensors_get_the_same_answers():

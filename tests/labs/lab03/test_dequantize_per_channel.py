@@ -24,12 +24,10 @@ def test_dequantize_per_channel_is_a_product_along_the_axis(given_, num_bits):
     assert np.array_equal(np.moveaxis(back, axis, -1), np.moveaxis(q, axis, -1) * scales)
 
 
-@pytest.mark.parametrize(
-    "held, dtype", [("float16", "float32"), ("float32", "float32"), ("float64", "float64")], ids=str
-)
-def test_the_scales_decide_the_precision(held, dtype):
+@pytest.mark.parametrize("held", ["float16", "float32", "float64"])
+def test_the_result_is_float32_whatever_the_scales_are(held):
     x = dequantize_per_channel(np.array([[1, 2]], np.int8), np.array([0.5, 0.25], held), 1)
-    assert (x.dtype, x.tolist()) == (np.dtype(dtype), [[0.5, 0.5]])
+    assert (x.dtype, x.tolist()) == (np.float32, [[0.5, 0.5]])
 
 
 def test_a_reference_is_the_package_seen_from_the_lab():

@@ -82,6 +82,11 @@ def all_in_float64(q, scales, group_size):
     return q * spread(scales, group_size, q.shape[-1]).astype(np.float64)
 
 
+@mistake("dequantize_group", "a float64 result where the scales are float64")
+def in_the_dtype_of_the_scales(q, scales, group_size):
+    return q.astype(np.float32) * spread(scales, group_size, q.shape[-1])
+
+
 @mistake("dequantize_group", "turn|tile|every")
 def tiled_scales(q, scales, group_size):
     return q.astype(np.float32) * np.tile(scales, group_size)[..., : q.shape[-1]]
