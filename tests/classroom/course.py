@@ -15,6 +15,7 @@ from nbgrader.apps.nbgraderapp import NbGraderApp
 
 ROOT = Path(__file__).resolve().parents[2]
 COURSE = "quantization"
+COPIED_CELLS = 'c.Autograde.sanitize_preprocessors.prepend(["labutils.course.copied_cells.CopiedCells"])'
 ENDLESS = "while True:\n    pass"  # a cell that nobody waits for longer than the check does for a function
 
 
@@ -46,7 +47,7 @@ class Course:
         )
         nbgrader(place, "quickstart", COURSE)
         with open(self.folder / "nbgrader_config.py", "a", encoding="utf-8") as config:
-            config.write(f"\nc.Execute.timeout = {cell_timeout}\n")
+            config.write(f"\nc.Execute.timeout = {cell_timeout}\n{COPIED_CELLS}\n")
             config.write(f"c.Execute.timeout_func = lambda cell: 5 if cell.source == {ENDLESS!r} else {cell_timeout}\n")
 
     def release(self, assignment, *labs):
@@ -57,9 +58,9 @@ class Course:
         nbgrader(self.folder, "generate_assignment", assignment)
         nbgrader(self.folder, "release_assignment", assignment)
 
-    def hand_in(self, student, lab, rewrite):
-        """The student fetches the lab, `rewrite` gives each code cell another source, or None to delete it, and it is
-        handed in."""
+    def hand_in(self, student, lab, rewrite, copies=False):
+        """The student fetches the lab, `rewrite` gives each code cell another source, or None to delete it, `copies`
+        puts a copy behind each cell that nbgrader knows, and it is handed in."""
         home = self.place / student
         home.mkdir(exist_ok=True)
         own = (f"--course={COURSE}", f"--student={student}", f"--Exchange.cache={home / 'cache'}")
@@ -69,6 +70,8 @@ class Course:
         for cell in code(notebook):
             cell.source = rewrite(cell)
         notebook.cells = [cell for cell in notebook.cells if cell.source is not None]
+        if copies:
+            notebook.cells = copied(notebook)
         nbformat.write(notebook, file)
         nbgrader(home, "submit", lab, *own)
 
@@ -101,6 +104,13 @@ class Course:
 
     def gradebook(self):
         return Gradebook(f"sqlite:///{self.folder / 'gradebook.db'}", COURSE)
+
+
+def copied(notebook):
+    """The cells of a notebook, each of nbgrader's twice, as copying and pasting it in JupyterLab leaves them."""
+    copies = [cell | {"id": f"{cell.id}-2"} for cell in notebook.cells if "nbgrader" in cell.metadata]
+    behind = {cell["id"].removesuffix("-2"): nbformat.from_dict(cell) for cell in copies}
+    return [each for cell in notebook.cells for each in (cell, behind.get(cell.id)) if each]
 
 
 def code(notebook):

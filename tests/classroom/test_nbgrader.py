@@ -5,6 +5,7 @@ every lab, CLASSROOM="03_per_channel 08_outliers" these two.
 """
 
 import ast
+import copy
 import os
 import re
 import sys
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbgrader.nbgraderformat import SchemaTooOldError
+from nbgrader.preprocessors import CheckCellMetadata, DeduplicateIds
 
+from labutils.course.copied_cells import CopiedCells
 from labutils.labs.catalogue import EXERCISES
-from tests.classroom.course import ENDLESS, Course
+from tests.classroom.course import COPIED_CELLS, ENDLESS, Course, copied
 
 pytestmark = pytest.mark.classroom
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +89,8 @@ STUDENTS = {  # each writes this into the cells of exercises
     "careless_too": lambda lab: careless(lab, 1),
 }
 
+COPIES = "right"  # this one has also copied each cell that nbgrader knows
+
 
 def rewriting(student, lab):
     written = STUDENTS[student](lab)
@@ -135,7 +141,7 @@ def course(tmp_path_factory):
 @pytest.fixture(scope="module", params=PLAYED)
 def lab(request, course):
     for student in STUDENTS:
-        course.hand_in(student, request.param, rewriting(student, request.param))
+        course.hand_in(student, request.param, rewriting(student, request.param), copies=student == COPIES)
     course.grade(request.param)
     return request.param
 
@@ -203,6 +209,23 @@ def test_feedback_of_an_undone_lab_says_so(course, lab):
 
 def test_what_is_printed_without_end_does_not_fill_the_disk(course, lab, student):
     assert sum(len(str(cell)) for cell in course.graded(student, lab).cells) < 5e6
+
+
+def test_a_copied_cell_stops_nbgrader_and_not_with_our_line_in_its_configuration():
+    """Where the first half fails, nbgrader has learnt it: then CopiedCells, and what says so, can go."""
+    resources, path = {}, ROOT / "notebooks" / "00_start_here.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = copied(notebook)
+    emptied, _ = DeduplicateIds().preprocess(copy.deepcopy(notebook), resources)
+    with pytest.raises(SchemaTooOldError):
+        CheckCellMetadata().preprocess(emptied, resources)
+    ours, _ = CopiedCells().preprocess(notebook, resources)
+    CheckCellMetadata().preprocess(ours, resources)
+    assert [grading(cell).grade_id for cell in ours.cells if grading(cell)] == ["storage_bytes", "check_storage_bytes"]
+
+
+def test_the_instructor_is_told_the_line():
+    assert COPIED_CELLS in (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
 
 
 def test_an_emptied_check_is_put_back(course, lab):
