@@ -447,7 +447,9 @@ for alpha in (None, 0.7, 0.8, 0.9, 1.0):
     told = "without smoothing" if alpha is None else f"alpha = {alpha}"
     print(f"{told:<18} cosine {sweep[alpha]:.3f}")
 times = (1 - sweep[0.5]) / (1 - sweep[None])
-print(f"alpha = 0.5        cosine {sweep[0.5]:.2f}: {times:.0f} times the loss without smoothing")
+print(
+    f"alpha = 0.5        cosine {sweep[0.5]:.2f}: {times:.0f} times the loss without smoothing"
+)
 
 # %% tags=["minilm"]
 figure, panel = new_figure(8.5, 3.3)
@@ -561,7 +563,12 @@ Picture(
 # %% tags=["minilm"]
 print("found, smoothed at 0.8 > one scale > smoothed at 0.5:",
       right["smoothed, 0.8"] > right["one scale"] > right["smoothed, 0.5"])  # fmt: skip
-for name, digits in (("one scale", 3), ("smoothed, 0.5", 2), ("smoothed, 0.8", 3), ("split at 6", 3)):
+for name, digits in (
+    ("one scale", 3),
+    ("smoothed, 0.5", 2),
+    ("smoothed, 0.8", 3),
+    ("split at 6", 3),
+):
     print(f"{name:<15} cosine {cosines[name]:.{digits}f}")
 
 # %% [markdown]

@@ -8,7 +8,7 @@
 A machine is a set of variables that oneDNN, ATen, MKL, OpenBLAS and NumPy read at start (which instructions they may
 use), and a number of threads. Compared are the outputs that nbval compares. Beside that, every number that an f-string
 prints is recorded before it is rounded: one that lies nearer to a rounding boundary than its values are apart holds by
-luck, and is reported too. Exit status 1 where anything is reported.
+luck, and is reported too. Printed is a table, and below it what differs. Exit status 1 where anything does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,22 +96,40 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no run after so long")
     options = parser.parse_args()
     paths = [path for path in solutions() if path.stem.startswith(tuple(options.only) or "")]
-    pairs = [(path, machine) for path in paths for machine in options.machines]
-    end, problems, rows = time.monotonic() + options.seconds, [], []
+    end, everything = time.monotonic() + options.seconds, {}
     for path in paths:
-        runs = {"stored": Run(texts_of(nbformat.read(path, as_version=4)))}
-        for _, machine in tqdm([pair for pair in pairs if pair[0] == path], desc=path.stem):
+        runs = everything[path.stem] = {"stored": stored(path)}
+        for machine in tqdm(options.machines, desc=path.stem):
             if time.monotonic() < end:
                 runs[machine] = run(path, machine)
-        found = [*differences(runs), *by_luck(runs)]
-        problems += [f"{path.stem}, {problem}" for problem in found]
-        numbers = len(next(iter(list(runs.values())[1:]), runs["stored"]).numbers)
-        rows.append((path.stem, len(runs) - 1, len(runs["stored"].texts), numbers, len(found)))
-    print("solution               machines   cells   numbers   reported")
-    for stem, machines, cells, numbers, count in rows:
-        print(f"{stem:<22} {machines:>8} {cells:>7} {numbers:>9} {count:>10}")
-    print("\n".join(problems))
+    print(table(everything, options.machines))
+    problems = [f"{stem}, {told}" for stem, runs in everything.items() for told in (*differences(runs), *by_luck(runs))]
+    print("", *problems, sep="\n")
     return 1 if problems else 0
+
+
+def table(everything: dict[str, dict[str, Run]], machines: Iterable[str]) -> str:
+    """Markdown: a row for each machine, a column for each solution; "held", or the cells that differ there.
+
+    The last row has the cells with a number that holds by luck. An empty place was not run.
+    """
+    rows = [["machine", *(stem[:2] for stem in everything)], ["---"] * (len(everything) + 1)]
+    for machine in machines:
+        there = (cells_that_differ(runs, machine) if machine in runs else None for runs in everything.values())
+        rows.append([machine, *("" if cells is None else ", ".join(map(str, cells)) or "held" for cells in there)])
+    luck = ([told.split(":")[0].removeprefix("cell ") for told in by_luck(runs)] for runs in everything.values())
+    rows.append(["at a boundary", *(", ".join(dict.fromkeys(cells)) or "none" for cells in luck)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def cells_that_differ(runs: dict[str, Run], machine: str) -> list[int]:
+    """The cells whose text on a machine is not the stored one."""
+    return [cell for cell, text in runs["stored"].texts.items() if runs[machine].texts.get(cell, "") != text]
+
+
+def stored(path: Path) -> Run:
+    """What a solution printed where it was built."""
+    return Run(texts_of(nbformat.read(path, as_version=4)))
 
 
 def solutions() -> list[Path]:
@@ -135,7 +153,7 @@ def run(path: Path, machine: str) -> Run:
     with tempfile.TemporaryDirectory() as scratch:
         variables = environment(machine) | {"LABUTILS_PROGRESS": str(Path(scratch) / "progress")}
         client = NotebookClient(
-            notebook, timeout=900, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": scratch}}
+            notebook, timeout=3600, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": scratch}}
         )
         client.execute(env=variables)
     *cells, report = notebook.cells[1:]

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from labutils.data import trained
 from tools import machines
 from tools.machines import Run, by_luck, differences, distance
 
@@ -49,6 +50,21 @@ def test_what_another_machine_prints_is_shown_beside_what_is_stored():
     assert list(differences(runs)) == ["cell 3, on AVX2/1: 'cosine 1.000' is 'cosine 0.999'"]
 
 
+def test_the_table_says_where_it_held():
+    low, high = [(4, 0.9951, ".2f")], [(4, 0.9953, ".2f")]
+    everything = {
+        "05_a": {"stored": Run({3: "1", 4: "1.00"}), "AVX2/1": Run({3: "1", 4: "1.00"}, low), "AMX/2": Run({3: "2"})},
+        "06_b": {"stored": Run({4: "1.00"}), "AVX2/1": Run({4: "1.00"}, low), "VNNI/1": Run({4: "1.00"}, high)},
+    }
+    assert machines.table(everything, ["AVX2/1", "AMX/2"]).splitlines() == [
+        "| machine | 05 | 06 |",
+        "| --- | --- | --- |",
+        "| AVX2/1 | held | held |",
+        "| AMX/2 | 3, 4 |  |",
+        "| at a boundary | none | 4 |",
+    ]
+
+
 def test_a_machine_is_what_its_variables_say(tmp_path):
     """The kernel gets them; and what f-strings print is recorded before it is rounded."""
     cells = [
@@ -60,3 +76,16 @@ def test_a_machine_is_what_its_variables_say(tmp_path):
     run = machines.run(path, "AVX2/2")
     assert run.texts == {0: "AVX2 2\n", 1: "0.67   7 0.6\n"}
     assert run.numbers == [(1, 2 / 3, ".2f")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stem", ["05_quantized_linear", "07_calibration"])
+def test_a_solution_prints_the_same_on_another_processor(stem):
+    """Two labs, and a processor without AVX-512; `make machines` takes all labs to twelve machines."""
+    path = machines.ROOT / "solutions" / f"{stem}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    tags = {tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
+    for model in tags & trained.MODULES.keys():
+        if missing := trained.why_missing(model):
+            pytest.skip(missing)
+    assert list(differences({"stored": machines.stored(path), "AVX2/1": machines.run(path, "AVX2/1")})) == []
