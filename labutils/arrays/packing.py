@@ -205,7 +205,8 @@ def _load(xp: Any, stored: Array, bits: int) -> Array:
     if size == 1:
         return xp.astype(stored, dtype)
     full, rest = divmod(length, size)
-    pieces = xp.zeros((rows, -(-length // size), _codes_per_block(bits)), dtype=xp.uint8, device=stored.device)
+    shape, device = (rows, -(-length // size), _codes_per_block(bits)), array_api_compat.device(stored)
+    pieces = xp.zeros(shape, dtype=xp.uint8, device=device)
     pieces[:, :full, :size] = stored[:, : full * size].reshape(rows, full, size)
     if rest:
         pieces[:, full, :rest] = stored[:, full * size :]

@@ -117,17 +117,16 @@ def test_the_quantizers_are_right_about_unusual_arrays(make, library):
 def test_the_answers_are_right_about_unusual_arrays(make):
     x = np.asarray(make())
 
-    def furthest_off(q, scale):
-        return np.max(np.abs(x.astype(float) - answers.dequantize_symmetric(q, scale)))
+    def furthest_off(q, scale, zero_point=0):  # in float64: the labs' float32 holds less
+        return np.max(np.abs(x.astype(float) - (np.asarray(q, float) - float(zero_point)) * float(scale)))
 
     q, scale = answers.quantize_symmetric(make())
     assert furthest_off(q, scale) <= scale / 2 + slack(x)
     q, scale = answers.quantize_stochastic(make(), 8, np.random.default_rng(0))
     assert furthest_off(q, scale) <= scale + slack(x)  # to either neighbour
     q, scale, zero_point = answers.quantize_asymmetric(make())
-    back = answers.dequantize_asymmetric(q, scale, zero_point)
-    assert np.max(np.abs(x.astype(float) - back)) <= scale / 2 + slack(x)
-    assert np.all(back[x == 0] == 0)
+    assert furthest_off(q, scale, zero_point) <= scale / 2 + slack(x)
+    assert np.all(np.asarray(q)[x == 0] == zero_point)
     q, _, _ = answers.quantize_in_range(make(), -1.0, 1.0)
     assert np.all(q[x > 1] == 255) and np.all(q[x < -1] == 0)
     q, _ = answers.quantize_clipped(make(), 1.0)
