@@ -41,7 +41,7 @@ def quantize_stochastic(x: np.ndarray, num_bits: int, rng: np.random.Generator) 
     if not isinstance(x, np.ndarray):
         raise TypeError(f"x must be a NumPy array, got {type(x).__name__}")
     scale, _ = affine.choose_qparams(x, scheme)
-    steps = np.floor(x / scale + rng.random(x.shape, dtype=np.float64))
+    steps = np.floor(x.astype(scale.dtype) / scale + rng.random(x.shape, dtype=np.float64))
     return np.clip(steps, scheme.quant_min, scheme.quant_max).astype(scheme.code_dtype), scale
 
 
