@@ -795,7 +795,11 @@ held = {
     for name, rule in (("a scale for each output", STATIC), ("one scale", coarse))
 }
 for (name, after), before in zip(held.items(), (sweep[None], plain)):
-    print(f"weights: {name:<24} cosine {before:.3f}, rotated {after:.3f}")
+    times = round((1 - before) / (1 - after), -1)
+    print(
+        f"weights: {name:<24} cosine {before:.2f}, rotated {times:.0f} times less is lost"
+    )
+print("less than 0.001 is lost:", held["a scale for each output"] > 0.999)
 print("nearer than any alpha:", held["a scale for each output"] > max(sweep.values()))
 
 # %% [markdown]
