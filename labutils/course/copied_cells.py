@@ -2,24 +2,24 @@
 
 A copied cell carries nbgrader's metadata along. `nbgrader autograde` empties that of all copies but the last, then
 takes the emptied metadata for that of an old version, and ends: this student and all after are not graded. One line in
-nbgrader_config.py, see docs/teaching.md, puts `CopiedCells` before nbgrader's own steps.
+nbgrader_config.py, see docs/teaching.md, puts `release_copies` before nbgrader's own steps.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from nbformat import NotebookNode
-from nbgrader.preprocessors import DeduplicateIds
 
+def release_copies(notebook: Any, resources: Any) -> tuple[Any, Any]:
+    """Of cells with the same id the last one counts; the others become cells of the student's own.
 
-class CopiedCells(DeduplicateIds):
-    """Of cells with the same id the last one counts; the others become cells of the student's own."""
-
-    def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
-        """The notebook without nbgrader's metadata on copies."""
-        nb, resources = super().preprocess(nb, resources)
-        for cell in nb.cells:
-            if cell.metadata.get("nbgrader") == {}:
-                del cell.metadata["nbgrader"]
-        return nb, resources
+    A preprocessor as nbconvert calls them. Returns the notebook, changed in place, and `resources`.
+    """
+    seen = set()
+    for cell in reversed(notebook.cells):
+        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
+        if grade_id in seen:
+            del cell.metadata["nbgrader"]
+        elif grade_id is not None:
+            seen.add(grade_id)
+    return notebook, resources

@@ -16,7 +16,7 @@ import pytest
 from nbgrader.nbgraderformat import SchemaTooOldError
 from nbgrader.preprocessors import CheckCellMetadata, DeduplicateIds
 
-from labutils.course.copied_cells import CopiedCells
+from labutils.course.copied_cells import release_copies
 from labutils.labs.catalogue import EXERCISES
 from tests.classroom.course import COPIED_CELLS, ENDLESS, Course, copied
 
@@ -212,14 +212,14 @@ def test_what_is_printed_without_end_does_not_fill_the_disk(course, lab, student
 
 
 def test_a_copied_cell_stops_nbgrader_and_not_with_our_line_in_its_configuration():
-    """Where the first half fails, nbgrader has learnt it: then CopiedCells, and what says so, can go."""
+    """Where the first half fails, nbgrader has learnt it: then release_copies, and what says so, can go."""
     resources, path = {}, ROOT / "notebooks" / "00_start_here.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells = copied(notebook)
     emptied, _ = DeduplicateIds().preprocess(copy.deepcopy(notebook), resources)
     with pytest.raises(SchemaTooOldError):
         CheckCellMetadata().preprocess(emptied, resources)
-    ours, _ = CopiedCells().preprocess(notebook, resources)
+    ours, _ = release_copies(notebook, resources)
     CheckCellMetadata().preprocess(ours, resources)
     assert [grading(cell).grade_id for cell in ours.cells if grading(cell)] == ["storage_bytes", "check_storage_bytes"]
 
