@@ -1,0 +1,209 @@
+"""gptq_in_blocks: GPTQ's codes, with the columns behind a block updated once for the whole block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from labutils.arrays.scheme import PerGroup, Scheme
+from labutils.course.exercise import Case, Exercise, Misconception, Wrong
+from labutils.labs.contract import arguments
+from labutils.labs.lab09 import LESSON
+from labutils.labs.lab09 import _columns as columns
+from labutils.labs.lab09._columns import Columns, passing_mistakes, peaks_before
+from labutils.labs.lab09._problems import hessian_of, inputs, problem
+from labutils.labs.lab09.gptq_quantize import HAND
+from labutils.labs.tensors import Changed, on_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def gptq_in_blocks(
+    weight: Tensor,
+    hessian: Tensor,
+    num_bits: int = 4,
+    group_size: int = 128,
+    damping: float = 0.01,
+    block_size: int = 128,
+) -> tuple[Tensor, Tensor]:
+    """The codes and scales of `gptq_quantize`; columns behind a block are updated once, when the block is finished.
+
+    >>> import torch
+    >>> weight = torch.tensor([[1.0, 0.4, 0.3]])
+    >>> hessian = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.8], [0.0, 0.8, 1.0]])
+    >>> gptq_in_blocks(weight, hessian, num_bits=2, block_size=1)
+    (tensor([[1, 0, 1]], dtype=torch.int8), tensor([[1.]]))
+
+    Otherwise as `gptq_quantize`.
+    """
+    import torch
+
+    from labutils.models import gptq
+
+    weight, hessian = (m.double() if isinstance(m, torch.Tensor) else m for m in (weight, hessian))
+    scheme = Scheme(num_bits, granularity=PerGroup(group_size))
+    quantized = gptq.gptq_quantize(weight, hessian, scheme, damping, block_size=block_size)
+    return quantized.codes, quantized.scale.float()
+
+
+def cases() -> list[Case]:
+    some = problem(6, 24, seed=42)
+    silent = inputs(100, 24, seed=42)
+    silent[:, 9] = 0
+
+    def case(name: str, layer: tuple, num_bits: int, group_size: int, block_size: int, damping: float = 0.01) -> Case:
+        sizes = {"group_size": group_size, "damping": damping, "block_size": block_size}
+        return Case(name, layer, {"num_bits": num_bits} | sizes)
+
+    return [
+        case("the worked example, blocks of one column", HAND, 2, 3, 1, 0.0),
+        case("groups of 4 in blocks of 8", some, 4, 4, 8),
+        case("blocks of 4 in groups of 12", some, 3, 12, 4),
+        case("groups and blocks of 6", some, 4, 6, 6),
+        case("one scale a row, blocks of 5: the last block is short", problem(5, 23, seed=43), 3, 23, 5),
+        case("one block for all", some, 4, 8, 64),
+        Case("the defaults: groups and blocks of 128", problem(4, 20, seed=44)),
+        case("much damping", some, 4, 4, 8, 0.5),
+        case("2 bits", problem(8, 16, seed=45), 2, 4, 8),
+        case("a dead channel, no damping", (some[0], hessian_of(silent)), 4, 4, 8, 0.0),
+        case("inputs a thousand times smaller", (some[0], some[1] * np.float32(1e-6)), 4, 4, 8),
+        case("128 inputs in blocks of 8: how much is computed", problem(128, 128, seed=46, rows=300), 4, 32, 8),
+    ]
+
+
+class Counted(NamedTuple):
+    """An answer, and whether torch's operations wrote few enough numbers on the way to it."""
+
+    answer: Any
+    in_blocks: bool
+
+
+def most_written(weight: np.ndarray, block_size: int) -> float:
+    """Between what updates in blocks write and what updates column by column do, outputs · inputs² / 2 at least.
+
+    No limit where there are few blocks: then the rest of the work counts as much.
+    """
+    outputs, inputs = weight.shape
+    return 0.42 * outputs * inputs**2 if inputs >= 16 * block_size else np.inf
+
+
+def on_counted_tensors(submission: Callable, *args: Any, **kwargs: Any) -> Counted | Changed:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Count(TorchDispatchMode):
+        written = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and not function.is_view:
+                self.written += result.numel()
+            return result
+
+    with Count() as count:
+        answer = on_tensors(submission, *args, **kwargs)
+    if isinstance(answer, Changed):
+        return answer
+    weight, *_, block_size = arguments(gptq_in_blocks, Case("", args, kwargs))
+    return Counted(answer, count.written <= most_written(weight, block_size))
+
+
+def read(value: Any) -> dict:
+    if isinstance(value, Changed):
+        return columns.read(value)
+    return columns.read(value.answer) | {"in_blocks": value.in_blocks}
+
+
+def judge(answer: dict, case: Case) -> None:
+    *layer, block_size = arguments(gptq_in_blocks, case)
+    columns.judge_columns(answer, *layer)
+    if not answer["in_blocks"]:
+        raise Wrong(
+            f"codes and scales are right, but the columns behind a block are updated more than once: with blocks of "
+            f"{block_size}, far fewer numbers need to be computed"
+        )
+
+
+@dataclass(frozen=True)
+class InBlocks(Columns):
+    """`Columns` whose `update` reaches to `within`; `behind` updates the columns behind the block, in place."""
+
+    behind: Callable = lambda w, u, start, stop, errors: np.subtract(
+        w[:, stop:], errors @ u[start:stop, stop:], out=w[:, stop:]
+    )
+    within: Callable = lambda stop, length: stop  # where the columns end that are updated at each column
+
+    def __call__(self, weight, hessian, num_bits=4, group_size=128, damping=0.01, block_size=128):
+        original = weight.numpy().astype(np.float64)
+        u = self.prepared(hessian, original, damping)
+        w, q, scales = original.copy(), np.zeros_like(original), []
+        length = w.shape[1]
+        for start in range(0, length, block_size):
+            stop = min(start + block_size, length)
+            end = self.within(stop, length)
+            errors = np.zeros((len(w), stop - start))
+            for j in range(start, stop):
+                if j % group_size == 0:
+                    scales.append(self.floor(self.span(w, original, j, group_size) / self.divisor(num_bits)))
+                q[:, j] = self.clamp(self.round(w[:, j] / scales[-1]), num_bits)
+                errors[:, j - start] = self.error(w[:, j], q[:, j] * scales[-1]) / self.pivot(u, j)
+                self.update(w[:, :end], j, errors[:, j - start], u[:, :end])
+            self.behind(w, u, start, stop, errors)
+        return self.result(self.stored(q, num_bits), np.stack(scales, axis=1))
+
+
+right = InBlocks()
+
+
+def column_by_column(weight, hessian, num_bits=4, group_size=128, damping=0.01, block_size=128):
+    return gptq_in_blocks(weight, hessian, num_bits, group_size, damping, block_size=1)
+
+
+def behind(update: Callable) -> InBlocks:
+    """`update(u, start, stop, errors)` is subtracted from the columns behind the block."""
+
+    def changed(w, u, start, stop, errors):
+        w[:, stop:] -= update(u, start, stop, errors)
+
+    return right.but(behind=changed)
+
+
+MISCONCEPTIONS = (
+    Misconception("the columns behind the block are updated at every column", column_by_column,
+        "That is `gptq_quantize` again: right, and as slow. Inside the block update its own columns only, keep the "
+        "errors, and when it is finished update all columns behind it with one product."),
+    Misconception("the columns behind a block are never updated", right.but(behind=lambda *args: None),
+        "When a block is finished, all of its errors still have to reach the columns behind it."),
+    Misconception("the columns behind a block are updated twice", right.but(within=lambda stop, length: length),
+        "The columns behind the block get each error twice: at its column, and when the block is finished."),
+    Misconception("only the last error of a block is passed on",
+        behind(lambda u, start, stop, errors: np.outer(errors[:, -1], u[stop - 1, stop:])),
+        "Every column of the block has an error. Keep them all, and pass all of them on."),
+    Misconception("the sum of the block's errors is passed on with its first row",
+        behind(lambda u, start, stop, errors: np.outer(errors.sum(axis=1), u[start, stop:])),
+        "Each error goes with its own row of the factor. The sum over the block is a matrix product."),
+    Misconception("the block's errors are added", behind(lambda u, start, stop, errors: -errors @ u[start:stop, stop:]),
+        "The sign of the last update is turned. It is subtracted, as inside the block."),
+    Misconception("group scales from the weights before the updates", right.but(span=peaks_before),
+        "The columns of a group have moved when the first of them is reached. Choose the scale then, from the weights "
+        "as they are then."),
+    *(m for m in passing_mistakes(right) if m.name != "the update stops at the end of the group"),
+)  # fmt: skip
+
+EXERCISE = Exercise(
+    name="gptq_in_blocks",
+    lab=LESSON,
+    place=50,
+    points=2,
+    reference=gptq_in_blocks,
+    cases=cases,
+    read=read,
+    judge=judge,
+    misconceptions=MISCONCEPTIONS,
+    stretch=True,
+    run=on_counted_tensors,
+)
