@@ -128,7 +128,7 @@ def passed_on(w: np.ndarray, j: int, error: np.ndarray, u: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Columns(Recipe):
-    """GPTQ's steps, in float64: `prepared` and factored H; then for each column scale, code, error, `update` in place."""
+    """GPTQ's steps, in float64: H damped and factored; then for each column scale, code, error, `update` in place."""
 
     hessian: Callable = lambda h, w: h
     damp: Callable = damped
@@ -188,9 +188,9 @@ def passing_mistakes(right: Columns) -> tuple[Misconception, ...]:
     """Mistakes of damping, factor, error and update, which all exercises on columns share."""
     return (
         Misconception("nothing is passed on", right.but(update=not_passed_on),
-            "This is rounding to nearest, with scales for groups. The error of a column must move the columns to come. If "
-            "your loop does subtract something, look at what: a lower triangular factor, and one made of the diagonal "
-            "alone, hold only zeros behind the diagonal entry."),
+            "This is rounding to nearest, with scales for groups. The error of a column must move the columns to come. "
+            "If your loop does subtract something, look at what: a lower triangular factor, and one made of the "
+            "diagonal alone, hold only zeros behind the diagonal entry."),
         Misconception("the error is added to the columns to come",
             right.but(error=lambda w, back: back - w),
             "The sign of the error is turned: an error that a column made is made again by the others. With error = "
@@ -281,8 +281,7 @@ def grid_mistakes(right: Columns) -> tuple[Misconception, ...]:
             "A row whose group is all zero has the scale 0, and 0 / 0 is NaN. Its scale is 1."),
         Misconception("codes left as floats", right.but(dtype=lambda num_bits: None),
             "Codes are integers: int8 up to 8 bits."),
-        Misconception("returns the weights instead of the codes", right.but(
-                result=lambda q, scales: (q * np.repeat(scales, -(-q.shape[1] // scales.shape[1]), axis=1)[:, : q.shape[1]], scales)),
+        Misconception("returns the weights instead of the codes", weights_for_codes(right),
             "Codes and scales are asked for. What they stand for together is for whoever uses them."),
         Misconception("returns scales and codes in the wrong order", right.but(result=lambda q, scales: (scales, q)),
             "The contract is `return q, scales`: codes first."),
@@ -305,10 +304,20 @@ def rounded_again(right: Columns) -> Callable:
             return q, per_group
 
         kept = {}
-        recipe = right.but(factor=inverse, update=lambda w, *step: kept.update(w=w) or everywhere(w, *step), result=final)
+        recipe = right.but(
+            factor=inverse, update=lambda w, *step: kept.update(w=w) or everywhere(w, *step), result=final
+        )
         q, per_group = recipe(weight, hessian, num_bits, group_size, damping)
         columns = np.repeat(per_group, group_size, axis=1)[:, : q.shape[1]]
         return right.stored(clamped(np.round(kept["w"] / columns), num_bits), num_bits), per_group
+
+    return wrong
+
+
+def weights_for_codes(right: Columns) -> Callable:
+    def wrong(weight, hessian, num_bits=4, group_size=128, damping=0.01):
+        q, scales = right(weight, hessian, num_bits, group_size, damping)
+        return q * np.repeat(scales, group_size, axis=1)[:, : q.shape[1]], scales
 
     return wrong
 
@@ -321,7 +330,9 @@ def in_codes(right: Columns, weight: Any, hessian: Any, num_bits: int, group_siz
         seen.append(clamped(steps, num_bits))
         return seen[-1]
 
-    return right.but(clamp=remembered, error=lambda w, back: w - seen[-1])(weight, hessian, num_bits, group_size, damping)
+    return right.but(clamp=remembered, error=lambda w, back: w - seen[-1])(
+        weight, hessian, num_bits, group_size, damping
+    )
 
 
 def dead_weights_to_zero(right: Columns) -> Callable:

@@ -13,7 +13,7 @@ from labutils.arrays.scheme import PerGroup, PerTensor, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import distinct
 from labutils.labs.contract import arguments
-from labutils.labs.lab08._floats import as_float64
+from labutils.labs.floats import as_float64
 from labutils.labs.lab09 import LESSON
 from labutils.labs.lab09._problems import digits_layer, hessian_of, inputs, problem
 from labutils.labs.recipes import Recipe
@@ -237,11 +237,12 @@ MISCONCEPTIONS = (
         "1."),
     Misconception("a silent channel is not looked after",
         right.but(guarded=lambda size: size, normed=lambda s, alive: s / np.sqrt(s.max() * s.min())),
-        "A channel that was always 0 has the size 0: its scale is 0, and the middle of all of them, too. Its scale is 1."),
+        "A channel that was always 0 has the size 0: its scale is 0, and the middle of all of them, too. Give it 1."),
     Misconception("one scale a row instead of groups",
         right.but(scheme=lambda num_bits, group_size: Scheme(num_bits, granularity=PerGroup(10**6))),
         "The weight is rounded in groups of group_size along its rows, here as in the model."),
-    Misconception("one scale for the weight", right.but(scheme=lambda num_bits, group_size: Scheme(num_bits, granularity=PerTensor())),
+    Misconception("one scale for the weight",
+        right.but(scheme=lambda num_bits, group_size: Scheme(num_bits, granularity=PerTensor())),
         "The weight is rounded in groups of group_size along its rows, here as in the model."),
     Misconception("8 bits at every width",
         right.but(scheme=lambda num_bits, group_size: Scheme(8, granularity=PerGroup(group_size))),

@@ -12,7 +12,7 @@ from labutils.arrays.inputs import real_array, require_finite
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import describe, distinct, place
 from labutils.labs.contract import largest_at
-from labutils.labs.lab08._floats import as_float64
+from labutils.labs.floats import as_float64
 from labutils.labs.lab09 import LESSON
 from labutils.labs.lab09._problems import digits_inputs, inputs
 from labutils.labs.recipes import Recipe
@@ -60,7 +60,9 @@ def cases() -> list[Case]:
         Case("the worked example", (HAND,)),
         Case("one batch of (tokens, channels)", ([rows],)),
         Case("the same rows in three batches of unequal length", ([rows[:5], rows[5:8], rows[8:]],)),
-        Case("batches of (sequences, tokens, channels)", ([inputs(24, 6, seed=2).reshape(2, 4, 3, 6)[0], rows[:, :6]],)),
+        Case(
+            "batches of (sequences, tokens, channels)", ([inputs(24, 6, seed=2).reshape(2, 4, 3, 6)[0], rows[:, :6]],)
+        ),
         Case("real activations", ([digits_inputs()[:200], digits_inputs()[200:300]],)),
         Case("rows whose mean is not 0", ([shifted[:12], shifted[12:]],)),
         Case("fewer rows than channels", ([rows[:3]],)),
@@ -103,7 +105,8 @@ def judge(answer: dict, case: Case) -> None:
         expected, came = distinct(wanted[worst], found[worst])
         i, j = worst
         raise Wrong(
-            f"H[{place(worst)}] should be 2 times the sum of x{i} · x{j} over {len(x)} rows = {expected}, but it is {came}"
+            f"H[{place(worst)}] should be 2 times the sum of x{i} · x{j} over {len(x)} rows = {expected}, but it is "
+            f"{came}"
         )
 
 
@@ -156,7 +159,8 @@ MISCONCEPTIONS = (
         "The 2 is in both factors, so it became 4. It belongs in front of the product, once."),
     Misconception("the mean over the rows", right.but(result=lambda total, count: total / count),
         "This divides by the number of rows. Here H is the sum: then Hessians of two calibration sets add up."),
-    Misconception("divided by the number of rows minus 1", right.but(result=lambda total, count: total / max(count - 1, 1)),
+    Misconception("divided by the number of rows minus 1",
+        right.but(result=lambda total, count: total / max(count - 1, 1)),
         "That is how a covariance is estimated. H is a sum over rows, divided by nothing."),
     Misconception("the mean over the batches", right.but(total=lambda parts: sum(parts) / len(parts)),
         "The batches' Hessians are averaged. A short batch then counts as much as a long one; add them."),

@@ -12,7 +12,7 @@ from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import distinct, place
 from labutils.labs.contract import arguments, largest_at
-from labutils.labs.lab08._floats import as_float64
+from labutils.labs.floats import as_float64
 from labutils.labs.lab09 import LESSON
 from labutils.labs.lab09._problems import digits_layer, problem
 from labutils.labs.recipes import Recipe, clamped, largest_code
@@ -27,7 +27,7 @@ CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 def search_clip(
     weight: Tensor, hessian: Tensor, num_bits: int = 4, group_size: int = 128, clips: tuple[float, ...] = CLIPS
 ) -> Tensor:
-    """Scales (N, ceil(K / group_size)): clip · max|group| / (2^(b-1) - 1), at the clip with which the group loses least.
+    """Scales (N, ceil(K / group_size)): clip · max|group| / (2^(b-1) - 1), at the clip at which the group loses least.
 
     >>> import torch
     >>> search_clip(torch.tensor([[1.0, 0.4, 0.4, 0.4, -0.4]]), torch.eye(5), num_bits=2)
