@@ -32,6 +32,7 @@ MISTAKES = {
     "06_full_model": ("quantize_model", "copy.deepcopy(model)", "model", "quantizes the model in place"),
     "07_calibration": ("percentile_range", "np.abs(x)", "x", "the percentile of x instead of |x|"),
     "08_outliers": ("smooth_scales", "weight_max ** (1 - alpha)", "weight_max", "the weights without their exponent"),
+    "09_gptq_and_awq": ("gptq_quantize", " / u[j, j]", "", "the error is not divided by the diagonal entry"),
     "10_training": ("fake_quantize_ste", ".detach()", "", "the gradient of round"),
 }  # fmt: skip
 

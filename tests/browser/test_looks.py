@@ -41,6 +41,7 @@ EXPLORERS = {
     "explore_model": "explore_model(data.digits_model())",
     "explore_calibration": "explore_calibration(w)",
     "explore_smoothing": "explore_smoothing(w, w)",
+    "explore_gptq": "explore_gptq(w, w.T @ w)",
     "explore_training": "explore_training(bits=(2,), epochs=1)",
 }
 PANELS = {

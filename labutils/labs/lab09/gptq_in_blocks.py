@@ -12,7 +12,7 @@ from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.labs.contract import arguments
 from labutils.labs.lab09 import LESSON
-from labutils.labs.lab09 import _columns as columns
+from labutils.labs.lab09 import _replay as replay
 from labutils.labs.lab09._columns import Columns, passing_mistakes, peaks_before
 from labutils.labs.lab09._problems import hessian_of, inputs, problem
 from labutils.labs.lab09.gptq_quantize import HAND
@@ -71,7 +71,7 @@ def cases() -> list[Case]:
         case("2 bits", problem(8, 16, seed=45), 2, 4, 8),
         case("a dead channel, no damping", (some[0], hessian_of(silent)), 4, 4, 8, 0.0),
         case("inputs a thousand times smaller", (some[0], some[1] * np.float32(1e-6)), 4, 4, 8),
-        case("128 inputs in blocks of 8: how much is computed", problem(128, 128, seed=46, rows=300), 4, 32, 8),
+        case("192 inputs in blocks of 16: how much is computed", problem(256, 192, seed=46, rows=300), 4, 64, 16),
     ]
 
 
@@ -88,7 +88,7 @@ def most_written(weight: np.ndarray, block_size: int) -> float:
     No limit where there are few blocks: then the rest of the work counts as much.
     """
     outputs, inputs = weight.shape
-    return 0.42 * outputs * inputs**2 if inputs >= 16 * block_size else np.inf
+    return 0.42 * outputs * inputs**2 if inputs >= 12 * block_size else np.inf
 
 
 def on_counted_tensors(submission: Callable, *args: Any, **kwargs: Any) -> Counted | Changed:
@@ -114,13 +114,13 @@ def on_counted_tensors(submission: Callable, *args: Any, **kwargs: Any) -> Count
 
 def read(value: Any) -> dict:
     if isinstance(value, Changed):
-        return columns.read(value)
-    return columns.read(value.answer) | {"in_blocks": value.in_blocks}
+        return replay.read(value)
+    return replay.read(value.answer) | {"in_blocks": value.in_blocks}
 
 
 def judge(answer: dict, case: Case) -> None:
     *layer, block_size = arguments(gptq_in_blocks, case)
-    columns.judge_columns(answer, *layer)
+    replay.judge_columns(answer, *layer)
     if not answer["in_blocks"]:
         raise Wrong(
             f"codes and scales are right, but the columns behind a block are updated more than once: with blocks of "

@@ -12,8 +12,9 @@ from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception
 from labutils.labs.contract import arguments
 from labutils.labs.lab09 import LESSON
-from labutils.labs.lab09._columns import Columns, judge_columns, passing_mistakes, read
+from labutils.labs.lab09._columns import Columns, passing_mistakes
 from labutils.labs.lab09._problems import digits_layer, hessian_of, inputs, problem
+from labutils.labs.lab09._replay import judge_columns, read
 from labutils.labs.tensors import on_tensors
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception
 from labutils.labs.contract import arguments
 from labutils.labs.lab09 import LESSON
-from labutils.labs.lab09._columns import Columns, grid_mistakes, passing_mistakes, peaks_before, peaks_now, read
-from labutils.labs.lab09._columns import judge_columns as judge_all
+from labutils.labs.lab09._columns import Columns, grid_mistakes, passing_mistakes, peaks_before, peaks_now
 from labutils.labs.lab09._problems import digits_layer, hessian_of, inputs, problem
+from labutils.labs.lab09._replay import judge_columns, read
 from labutils.labs.tensors import on_tensors
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def cases() -> list[Case]:
 
 
 def judge(answer: dict, case: Case) -> None:
-    judge_all(answer, *arguments(gptq_quantize, case))
+    judge_columns(answer, *arguments(gptq_quantize, case))
 
 
 right = Columns()

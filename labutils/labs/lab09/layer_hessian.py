@@ -134,9 +134,10 @@ class Gathered(Recipe):
 right = Gathered()
 
 
-def centred(rows):
-    rows = rows - rows.mean(axis=0)
-    return 2 * rows.T @ rows
+def centred(batches):
+    x = np.concatenate([all_rows(np.atleast_2d(x.numpy())) for x in batches]).astype(np.float32)
+    x = x - x.mean(axis=0)
+    return 2 * x.T @ x
 
 
 def correlations(total, count):
@@ -177,7 +178,7 @@ MISCONCEPTIONS = (
     Misconception("the rows are added up before the product",
         right.but(rows=lambda x: all_rows(x).sum(axis=0, keepdims=True)),
         "A product of sums is not the sum of products: each row has its own product with itself."),
-    Misconception("centred, as a covariance is", right.but(product=centred),
+    Misconception("centred, as a covariance is", centred,
         "The mean was subtracted. The layer multiplies the inputs as they are, mean included, and so must H."),
     Misconception("only the diagonal", right.but(result=lambda total, count: np.diag(np.diag(total))),
         "All products of two different channels are missing. They say which errors can cancel, and are what GPTQ "
