@@ -104,7 +104,7 @@ class GPTQExplorer(Explorer):
         return Scheme(num_bits, granularity=PerGroup(self._group_size))
 
     def sliders(self) -> dict[str, Slider | Notches]:
-        start = self._stops[(2 * len(self._stops)) // 5]
+        start = self._stops[round(0.39 * (len(self._stops) - 1))]
         return {
             "column": Notches("columns rounded", self._stops, start, hint="how far GPTQ has come"),
             "num_bits": Notches("bits", BITS, 3, hint="bit width of the weights"),
