@@ -693,7 +693,7 @@ print("all three within 6 questions:", max(found.values()) - min(found.values())
 #
 # ### Where GPTQ is worst
 #
-# **Predict**: at 2 bits a symmetric grid has -2, -1, 0 and 1. Where does GPTQ come out there, against rounding to nearest?
+# **Guess**: at 2 bits a symmetric grid has -2, -1, 0 and 1. Where does GPTQ come out there, against rounding to nearest?
 
 # %% tags=["minilm"]
 TWO = Scheme(2, granularity=PerGroup(32))
@@ -818,7 +818,7 @@ Picture(
 # You gathered the first token of each text apart. This is why:
 
 # %% tags=["language_model"]
-ODD = "model.layers.11.mlp.down_proj"
+ODD = f"model.layers.{BLOCKS[len(BLOCKS) // 2]}.mlp.down_proj"
 first_peak, other_peak = largest[ODD]
 print("largest input, first token more than 1,000:", first_peak > 1000)
 print("largest input, all others less than 20:    ", other_peak < 20)

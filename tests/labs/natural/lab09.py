@@ -190,7 +190,7 @@ def error_in_codes(weight, hessian, num_bits=4, group_size=128, damping=0.01):
     return columns(weight, upper(hessian, damping), num_bits, group_size, step)
 
 
-@mistake("gptq_quantize")
+@mistake("gptq_quantize", "in steps")
 def error_in_steps(weight, hessian, num_bits=4, group_size=128, damping=0.01):
     """The error in steps is passed on, and not in units of the weight."""
 
