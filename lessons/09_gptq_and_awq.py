@@ -431,7 +431,8 @@ print(f"median loss: to nearest {total[0]:.0%}, GPTQ {total[1]:.0%}")
 # %% tags=["minilm"]
 probe = explore_gptq(W, H)
 at_two, at_four = (
-    probe.compute({"column": 384, "num_bits": bits, "damping": 0.01}) for bits in (2, 4)
+    probe.compute({"column": W.shape[1], "num_bits": bits, "damping": 0.01})
+    for bits in (2, 4)
 )
 predict(
     "At 4 bits this layer's outputs lose about 3 times less than by rounding to nearest. "
