@@ -38,7 +38,7 @@ def explore_gptq(
     >>> explorer = explore_gptq(rng.normal(size=(16, 32)), 2 * x.T @ x)
     >>> explorer.controls["column"].value = 32  # all columns are rounded
     >>> round(explorer.result.lost / explorer.result.lost_nearest, 1), round(explorer.result.moved, 1)
-    (0.1, 2.1)
+    (0.1, 1.4)
 
     `weight` (N, K) and `hessian` (K, K) are NumPy arrays or torch tensors; 24 rows of the weight are looked at.
     `quantize(weight, hessian, num_bits, group_size, damping) -> (q, scales)` may be a learner's, and gets tensors.
