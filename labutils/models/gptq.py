@@ -20,7 +20,7 @@ import array_api_compat
 import torch
 from torch import nn
 
-from labutils.arrays.affine import QParams, QuantizedArray, choose_qparams
+from labutils.arrays.affine import QParams, QuantizedArray, choose_qparams, quantize
 from labutils.arrays.inputs import real_number, true_or_false, whole_number
 from labutils.arrays.layout import Layout
 from labutils.arrays.scheme import Granularity, PerGroup, Scheme
@@ -39,6 +39,7 @@ def gptq_quantize(
     activation_order: bool = False,
     block_size: int = 128,
     round_scale: Callable[[Tensor], Tensor] | None = None,
+    qparams: QParams | None = None,
 ) -> QuantizedArray:
     """Codes for a weight (N, K) that keep the outputs of its layer; `hessian` (K, K) is 2 X^T X of its inputs.
 
@@ -55,6 +56,8 @@ def gptq_quantize(
     block_size        so many columns are finished before the columns behind them are updated, in one product. It
                       changes the speed and, but for float rounding at a tie, no code; 1 is column by column
     round_scale       what becomes of a scale before it is used, such as `PackedLinear.held_scale`
+    qparams           scales and zero points that were chosen beforehand otherwise than from the range, such as those of
+                      `awq.clip_search`
 
     The scale and zero point of a group are chosen when its first column is reached, from the weights as they are then:
     the updates have moved them. In activation order the columns of a group are reached one here, one there, so scales
@@ -71,16 +74,16 @@ def gptq_quantize(
     order = _order(hessian, true_or_false(activation_order, "activation_order"))
     factor = inverse_factor(hessian[order][:, order], damping).to(weight.dtype)
     round_scale = round_scale or torch.clone
-    if isinstance(scheme.granularity, PerGroup) and not activation_order:
-        qparams = _GroupQParams(scheme, round_scale)
+    if qparams is None and isinstance(scheme.granularity, PerGroup) and not activation_order:
+        of_columns = _GroupQParams(scheme, round_scale)
     else:
-        qparams = _FixedQParams(weight, scheme, order, round_scale)
+        of_columns = _FixedQParams(weight, scheme, order, round_scale, qparams)
     columns = weight.t()[order].contiguous()  # (K, N): what is rounded together is one run of memory
-    rounded = _round_columns(columns, factor, qparams, scheme, block_size)
+    rounded = _round_columns(columns, factor, of_columns, scheme, block_size)
     codes = torch.empty_like(rounded)
     codes[order] = rounded
     codes = codes.t().to(getattr(torch, scheme.code_dtype), memory_format=torch.contiguous_format)
-    return QuantizedArray(codes, *qparams.all(), scheme, original.dtype)
+    return QuantizedArray(codes, *of_columns.all(), scheme, original.dtype)
 
 
 def gptq_linear(linear: nn.Linear, hessian: Tensor, scheme: Scheme = GROUPS, **options) -> nn.Module:
@@ -126,9 +129,16 @@ def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
 class _FixedQParams:
     """Scale and zero point of every column, chosen from the whole weight before the first column is rounded."""
 
-    def __init__(self, weight: Tensor, scheme: Scheme, order: Tensor, round_scale: Callable[[Tensor], Tensor]):
-        scale, self.zero_point = choose_qparams(weight, scheme)
-        self.scale = round_scale(scale)
+    def __init__(
+        self,
+        weight: Tensor,
+        scheme: Scheme,
+        order: Tensor,
+        round_scale: Callable[[Tensor], Tensor],
+        qparams: QParams | None,
+    ):
+        nearest = quantize(weight, scheme, qparams)  # which also checks the qparams that were given
+        self.scale, self.zero_point = round_scale(nearest.scale), nearest.zero_point
         layout = Layout.of(weight.shape, scheme.granularity)
 
         def columns(values: Tensor) -> Tensor:  # (K, N), in the order of rounding
