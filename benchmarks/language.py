@@ -8,6 +8,7 @@ joined by a space; what is calibrated reads other text, the calibration sentence
 
 import math
 import sys
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -28,12 +29,12 @@ from labutils.models.outliers import StaticInt8Linear, observe, smooth_linear
 from labutils.models.rotation import rotate_model
 
 HEAD = "lm_head"  # left in float: its weight is also the embedding's
-ASYMMETRIC = "asymmetric"
+GROUPS = Scheme(3, granularity=PerGroup(32))
 SCHEMES = {
-    "3 bits, groups of 32": Scheme(3, granularity=PerGroup(32)),
-    "3 bits, groups of 32, asymmetric": Scheme(3, symmetric=False, granularity=PerGroup(32)),
+    "3 bits, groups of 32": GROUPS,
+    "3 bits, groups of 32, asymmetric": replace(GROUPS, symmetric=False),
     "4 bits, a group each row": Scheme(4, granularity=PerAxis(0)),
-    "2 bits, groups of 32, asymmetric": Scheme(2, symmetric=False, granularity=PerGroup(32)),
+    "2 bits, groups of 32, asymmetric": replace(GROUPS, num_bits=2, symmetric=False),
 }
 
 
@@ -74,6 +75,15 @@ ROUNDINGS = {  # how the codes are chosen, from the weights as they are or after
     ),
     "GPTQ, activation order, searched clips": gptq_in_clips,
 }
+AS_THEY_ARE, SCALED = "", "AWQ scales, "
+EVERY = [(start, rounding) for start in (AS_THEY_ARE, SCALED) for rounding in ROUNDINGS]
+MAIN = [  # a calibration serves all, but each takes a minute
+    (AS_THEY_ARE, "to nearest"),
+    (SCALED, "to nearest"),
+    (AS_THEY_ARE, "GPTQ"),
+    (AS_THEY_ARE, "GPTQ, activation order"),
+    (SCALED, "GPTQ, activation order"),
+]
 
 
 def weights(bench, schemes=SCHEMES, progress=lambda rounds, title: rounds):
@@ -82,9 +92,8 @@ def weights(bench, schemes=SCHEMES, progress=lambda rounds, title: rounds):
     floats = bench.perplexity(bench.model)
     for name, scheme in schemes.items():
         rows, baseline = [], None
-        starts = {"": (bench.model, hessians), "AWQ scales, ": with_awq_scales(bench.model, hessians, scheme)}
-        tasks = [(start, rounding) for start in starts for rounding in ROUNDINGS]
-        for start, rounding in progress(tasks, name):
+        starts = {AS_THEY_ARE: (bench.model, hessians), SCALED: with_awq_scales(bench.model, hessians, scheme)}
+        for start, rounding in progress(EVERY if scheme == GROUPS else MAIN, name):
             found = bench.perplexity(rounded(*starts[start], ROUNDINGS[rounding], scheme))
             baseline = baseline or found
             remains = math.log(found / floats) / math.log(baseline / floats)
@@ -110,13 +119,13 @@ def rounded(model, hessians, rounding, scheme):
 
 def trap(bench, progress=lambda rounds, title: rounds):
     """(title, rows): what it costs to leave each window's first token out of the calibration, 3 bits, groups of 32."""
-    scheme, rows = SCHEMES["3 bits, groups of 32"], []
+    rows = []
     for name, run in progress(list(CALIBRATIONS.items()), "trap"):
         batches = [(window[:, :1], window[:, 1:]) for window in bench.batches]
         hessians = layer_hessians(bench.model, [first_cached(bench.model, *b) for b in batches], run, skip=[HEAD])
         rows += [
             {"calibrated on": name, "weights": rounding}
-            | {"perplexity": bench.perplexity(rounded(bench.model, hessians, ROUNDINGS[rounding], scheme))}
+            | {"perplexity": bench.perplexity(rounded(bench.model, hessians, ROUNDINGS[rounding], GROUPS))}
             for rounding in ("GPTQ", "GPTQ, activation order")
         ]
     yield "The first token in the calibration: 3 bits, groups of 32", rows
