@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 import torch
 
-from labutils.arrays.scheme import PerGroup
+from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.models.kernels import int4_weights, int8_weights, probes
 from labutils.models.kernels.int4_weights import INT4PACK, Int4Weights, hold_packed
 from labutils.models.kernels.int8_weights import MOST_UNSIGNED, ONEDNN, Int8Weights, quantize_rows
@@ -71,8 +71,7 @@ def report(device: str = "cpu") -> str:
     Int4Weights  torch int4pack, bfloat16
     """
     int_mm = (INT_MM, probes.why_not(INT_MM, device))
-    size = int4_weights.GROUP_SIZES[0]
-    int4 = int4_weights.why_not(int4_weights.ROWS, size, PerGroup(size), device)
+    int4 = int4_weights.why_not(int4_weights.ROWS, 32, Scheme(4, granularity=PerGroup(32)), device)
     candidates = {
         "int_matmul": [int_mm],
         "Int8Weights": [(ONEDNN, int8_weights.why_not_onednn(device)), int_mm],

@@ -24,6 +24,25 @@ def test_rows_are_quantized_as_by_affine(m, k, factor, seed):
     assert torch.equal(scale[some, 0], expected.scale[some])
 
 
+@given(st.integers(1, 50), st.sampled_from([1.0, 1e-30, 1e-42, 1e38, 0.0]), st.booleans(), st.integers(0, 2**32 - 1))
+def test_one_row_is_quantized_as_any(k, factor, positive, seed):
+    x = torch.from_numpy(np.random.default_rng(seed).normal(size=(1, k)).astype(np.float32)) * factor
+    x = x.abs() if positive else x
+    (codes, scale, zero_point), expected = int8_weights.quantize_row(x), kernels.quantize_rows(x)
+    assert torch.equal(codes, expected[0])
+    assert (scale, zero_point) == (float(expected[1]), int(expected[2]))
+
+
+@pytest.mark.parametrize("kernel", INT8_KERNELS)
+def test_a_row_alone_comes_out_as_among_others(kernel):
+    """But for the rounding of float32: zero points are subtracted by another call."""
+    x = torch.randn(5, 384, generator=torch.Generator().manual_seed(0))
+    with only(kernel):
+        held = kernels.Int8Weights(codes(96, 384, low=-127), torch.rand(96) + 0.1)
+        together, alone = held.linear(x), torch.cat([held.linear(row) for row in x.split(1)])
+    torch.testing.assert_close(alone, together, rtol=2**-20, atol=2**-20 * float(together.abs().max()))
+
+
 @pytest.mark.parametrize("kernel", INT8_KERNELS)
 @given(st.integers(0, 20), st.integers(1, 90), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_the_layer_of_integers_is_exact(kernel, m, k, n, seed):
@@ -77,6 +96,7 @@ def test_a_row_that_is_not_finite_comes_out_so_and_alone(value):
     x[1, 5] = value
     found = held.linear(x)
     assert not bool(torch.isfinite(found[1]).any())
+    assert not bool(torch.isfinite(held.linear(x[1:2])).any())
     assert torch.equal(found[[0, 2, 3]], clean[[0, 2, 3]])
 
 

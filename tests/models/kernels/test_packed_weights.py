@@ -30,15 +30,57 @@ def test_packed_weights_are_what_was_packed(num_bits, group_size, length, symmet
     assert held.nbytes == 24 * (-(-length * num_bits // 8) + -(-length // group_size) * (2 if symmetric else 3))
 
 
-@pytest.mark.parametrize(("rows", "length", "group_size"), [(16, 32, 32), (64, 128, 64), (48, 96, 32), (384, 256, 256)])
-def test_the_int4_kernel_agrees_with_the_portable_one_within_bfloat16(rows, length, group_size):
-    arguments, weight = packed_weight(rows, length, Scheme(4, granularity=PerGroup(group_size)))
-    held = kernels.hold_packed(*arguments)
+def require_bfloat16_of(held, weight):
+    """The product on the int4 kernel is that with `weight`: x, weight and result are each rounded by at most 2^-9."""
     if held.kernel == kernels.PORTABLE:
         pytest.skip(kernels.report())
-    x = torch.randn(9, length, generator=torch.Generator().manual_seed(1))
-    # x, weight and result are each rounded to 8 bits, a relative 2^-9.
+    x = torch.randn(9, weight.shape[1], generator=torch.Generator().manual_seed(1))
     assert bool((held.linear(x) - x @ weight.t()).abs().le(4 * 2**-9 * (x.abs() @ weight.abs().t())).all())
+
+
+PLAIN = [(16, 32, 32), (64, 128, 64), (48, 96, 32), (384, 256, 256)]
+IN_SMALLER_GROUPS = [(16, 1024, 512), (32, 576, 128), (16, 576, 576), (48, 160, 96)]
+
+
+@pytest.mark.parametrize(("rows", "length", "group_size"), PLAIN + IN_SMALLER_GROUPS)
+def test_the_int4_kernel_agrees_with_the_portable_one_within_bfloat16(rows, length, group_size):
+    arguments, weight = packed_weight(rows, length, Scheme(4, granularity=PerGroup(group_size)))
+    require_bfloat16_of(kernels.hold_packed(*arguments), weight)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("num_bits", [2, 3, 4])
+@pytest.mark.parametrize(("rows", "length", "group_size"), [(16, 64, 32), (10, 100, 48), (5, 576, 128), (33, 80, 16)])
+def test_repacked_weights_are_what_was_packed(rows, length, group_size, num_bits, symmetric):
+    arguments, weight = packed_weight(rows, length, Scheme(num_bits, symmetric, PerGroup(group_size)))
+    held = kernels.hold_packed(*arguments, repack=True)
+    require_bfloat16_of(held, weight)
+    assert torch.equal(held.dequantize(), weight)
+    plain = kernels.PackedWeights(*arguments).plain()
+    assert held.plain().keys() == plain.keys()
+    assert all(torch.equal(held.plain()[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize("low", [0, 1, 15], ids=["positive", "mixed", "negative"])
+def test_every_difference_of_4_bits_from_its_zero_point_is_exact_on_the_int4_kernel(low):
+    """Multiplied with a row of the identity, a weight of whole numbers comes out as it is."""
+    codes = torch.arange(16, dtype=torch.uint8).repeat(16, 2)  # (16, 32)
+    zero_point = torch.full((16, 1), low, dtype=torch.uint8)
+    scheme = Scheme(4, symmetric=False, granularity=PerGroup(32))
+    held = kernels.hold_packed(pack(codes, 4), torch.ones(16, 1).bfloat16(), zero_point, scheme, 32, repack=True)
+    assert torch.equal(held.linear(torch.eye(32)).t(), codes.float() - low)
+
+
+def test_bytes_of_repacked_weights_are_those_of_the_kernel():
+    """4 bits a code, a scale and a zero of 16 bits for each of the kernel's groups; two codes of 4 bits need twice."""
+    for num_bits, symmetric, expected in (
+        (3, True, 32 * 96 // 2 + 32 * 3 * 4),
+        (3, False, 32 * 96 // 2 + 32 * 3 * 4 + 32 * 3),
+        (4, False, 2 * 32 * 96 // 2 + 32 * 3 * 4 + 32 * 3),
+    ):
+        arguments, _ = packed_weight(32, 96, Scheme(num_bits, symmetric, PerGroup(32)))
+        held = kernels.hold_packed(*arguments, repack=True)
+        assert held.kernel == kernels.PORTABLE or held.nbytes == expected
 
 
 def test_codes_with_a_zero_point_do_not_go_to_a_kernel_that_would_round_it():
@@ -58,10 +100,18 @@ def test_what_the_int4_kernel_holds_can_be_read_back(symmetric):
 
 @pytest.mark.parametrize(
     ("rows", "length", "group_size"),
-    [(10, 64, 32), (16, 80, 32), (16, 64, 16), (16, 1024, 512), (1, 1, 32)],
+    [(10, 64, 32), (16, 80, 32), (16, 64, 16), (1, 1, 32)],
 )
-def test_a_weight_that_does_not_fit_the_int4_kernel_is_held_portably(rows, length, group_size):
+def test_a_weight_that_would_take_more_memory_on_the_int4_kernel_is_held_portably(rows, length, group_size):
     arguments, weight = packed_weight(rows, length, Scheme(4, granularity=PerGroup(group_size)))
     held = kernels.hold_packed(*arguments)
+    assert held.kernel == kernels.PORTABLE
+    assert torch.equal(held.dequantize(), weight)
+
+
+@pytest.mark.parametrize(("num_bits", "length", "group_size"), [(5, 64, 32), (4, 64, 8), (3, 1, 32)])
+def test_what_the_int4_kernel_cannot_hold_is_not_repacked(num_bits, length, group_size):
+    arguments, weight = packed_weight(16, length, Scheme(num_bits, granularity=PerGroup(group_size)))
+    held = kernels.hold_packed(*arguments, repack=True)
     assert held.kernel == kernels.PORTABLE
     assert torch.equal(held.dequantize(), weight)
