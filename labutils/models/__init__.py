@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "hessian": ["layer_hessians", "output_loss"],
         "left_in_float": ["LeftInFloatWarning"],
         "linear": ["linear_layers"],
-        "layers": ["Int8Linear", "PackedLinear", "QuantizedLinear"],
+        "layers": ["Int8Linear", "PackedLinear", "QuantizedLinear", "repack"],
         "products": ["quantized_matmul"],
         "sensitivity": ["allocate_bits", "layer_sensitivity"],
     },

@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from labutils.arrays.scheme import PerAxis, PerGroup, Scheme
-from labutils.models.layers import Int8Linear, PackedLinear
+from labutils.models.layers import Int8Linear, PackedLinear, repack
+
+
+def repacked(scheme):
+    def convert(layer):
+        return repack(PackedLinear(layer, scheme))
+
+    convert.num_bits = scheme.num_bits
+    return convert
+
 
 CHANNELS = Scheme(8, granularity=PerAxis(0))
 GROUPS = Scheme(4, granularity=PerGroup(32))
@@ -17,6 +26,8 @@ CONVERTS = {
     "4 bits in groups, asymmetric": Scheme(4, symmetric=False, granularity=PerGroup(32)),
     "3 bits per channel": Scheme(3, granularity=PerAxis(0)),
     "8 bits packed": lambda layer: PackedLinear(layer, Scheme(8, symmetric=False, granularity=PerGroup(16))),
+    "3 bits per channel, repacked": repacked(Scheme(3, granularity=PerAxis(0))),
+    "4 bits in groups, asymmetric, repacked": repacked(Scheme(4, symmetric=False, granularity=PerGroup(24))),
     "W8A8": Int8Linear,
 }
 every_convert = pytest.mark.parametrize("convert", CONVERTS.values(), ids=CONVERTS)

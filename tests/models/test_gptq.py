@@ -128,6 +128,17 @@ def test_with_correlated_inputs_the_outputs_lose_less_than_by_rounding_to_neares
     assert losses[1] < 0.5 * losses[0]
 
 
+@given(seeds, schemes, st.booleans())
+def test_scales_that_were_chosen_beforehand_are_kept(seed, scheme, activation_order):
+    weight, hessian = problem(seed=seed)
+    scale, zero_point = choose_qparams(weight, scheme)
+    given = (0.75 * scale, zero_point)
+    found = gptq_quantize(weight, hessian, scheme, activation_order=activation_order, qparams=given)
+    assert torch.equal(found.scale, given[0])
+    alone = gptq_quantize(weight, torch.eye(20).double(), scheme, activation_order=activation_order, qparams=given)
+    assert torch.equal(alone.codes, quantize(weight, scheme, given).codes)  # nothing can make up for anything
+
+
 def test_a_channel_that_was_always_0_is_rounded_to_nearest_and_moves_nothing():
     x = correlated(200, 20)
     x[:, [3, 11]] = 0
@@ -213,6 +224,7 @@ BAD = {
     "block of nothing": ({"block_size": 0}, ValueError, ("block_size must be at least 1, got 0",)),
     "block of 1.5": ({"block_size": 1.5}, TypeError, ("block_size must be a whole number",)),
     "an axis that is not there": ({"scheme": Scheme(4, granularity=PerAxis(2))}, ValueError, ("axis 2 is not there",)),
+    "scales of another shape": ({"qparams": (torch.ones(3), 0)}, ValueError, ("scale must have shape", "(3,)")),
     "no weight": ({"weight": None}, TypeError, ("weight must be a torch tensor",)),
     "another Hessian": ({"hessian": H[:3, :3]}, ValueError, ("hessian must have shape (20, 20)",)),
     "not a Hessian": ({"hessian": 1 - torch.eye(20)}, ValueError, ("cannot be inverted",)),

@@ -6,6 +6,8 @@
 | `Int8Linear` | 8 bits, a scale for each output | 8 bits, a scale and zero point for each row | integers |
 | `PackedLinear` | 2 to 8 bits in real bytes, groups | float | on torch's int4 kernel where it fits, else floats |
 
+`repack` lets the packed layers of a model hold more on the int4 kernel, where that takes more memory.
+
 They are for inference: their weights are buffers, and no gradient reaches a weight. They go through `state_dict`,
 `deepcopy`, `pickle`, `.to()` and safetensors like any layer; what is saved does not depend on the machine.
 """
@@ -14,10 +16,19 @@ from labutils.arrays.scheme import Scheme
 from labutils.models.layers.base import GROUPS, PER_CHANNEL
 from labutils.models.layers.held import HeldLinear
 from labutils.models.layers.int8 import Int8Linear
-from labutils.models.layers.packed import PackedLinear
+from labutils.models.layers.packed import PackedLinear, repack
 from labutils.models.layers.quantized import QuantizedLinear
 
-__all__ = ["GROUPS", "PER_CHANNEL", "HeldLinear", "Int8Linear", "PackedLinear", "QuantizedLinear", "layer_kind"]
+__all__ = [
+    "GROUPS",
+    "PER_CHANNEL",
+    "HeldLinear",
+    "Int8Linear",
+    "PackedLinear",
+    "QuantizedLinear",
+    "layer_kind",
+    "repack",
+]
 
 
 def layer_kind(scheme: Scheme) -> type[QuantizedLinear] | type[PackedLinear]:
