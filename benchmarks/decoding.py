@@ -114,11 +114,11 @@ def interleaved(writers, threads, rounds, tokens):
     return seconds
 
 
-def greedy(model):
-    """A function that lets a model write so many tokens, each the most likely one."""
+def greedy(model, first=FIRST):
+    """A function that lets a model write so many tokens after the first, each the most likely one."""
 
     def write(tokens):
-        ids, cache = torch.tensor([[FIRST]]), None
+        ids, cache = torch.tensor([[first]]), None
         with torch.inference_mode():
             for _ in range(tokens):
                 output = model(input_ids=ids, past_key_values=cache, use_cache=True)

@@ -9,8 +9,23 @@ pytest.importorskip("torchao")
 pytest.importorskip("playwright")
 torch = pytest.importorskip("torch")
 
-from benchmarks import browser, encoding, explorer, imports, linear, memory, packing, quantize, tables, training
+from benchmarks import (
+    browser,
+    decoding,
+    encoding,
+    explorer,
+    imports,
+    language,
+    linear,
+    memory,
+    packing,
+    quantize,
+    tables,
+    training,
+)
 from benchmarks.candidates import CANDIDATES, GRANULARITIES, run
+from labutils.arrays.scheme import PerGroup, Scheme
+from labutils.data.stand_in import untrained_language_model
 
 
 @pytest.mark.parametrize("name", GRANULARITIES)
@@ -100,6 +115,52 @@ def test_the_encoding_table_says_what_each_model_keeps(trained):
     assert float(rows[encoding.FLOAT]["mean cosine"]) == 1.0
     assert float(rows["labutils W8A8"]["mean cosine"]) > 0.99
     assert float(rows["labutils W8A8"]["MB"]) < 0.7 * float(rows[encoding.FLOAT]["MB"])
+
+
+def test_all_language_models_that_decode_are_the_same_model():
+    models = decoding.candidates(untrained_language_model().model)
+    ids = torch.arange(100, 120)[None]
+    with torch.inference_mode():
+        logits = {name: model(ids).logits.float() for name, model in models.items()}
+    exact = logits[decoding.FLOAT]
+    for name, found in logits.items():
+        bits = next((b for b in (2, 3, 4) if f"{b} bits" in name or f"int{b}" in name), 8)
+        assert float((found - exact).norm() / exact.norm()) < {8: 0.15, 4: 0.6, 3: 1.0, 2: 1.3}[bits], name
+
+
+def test_every_language_model_writes_in_every_round():
+    written = []
+    writers = {name: lambda tokens, name=name: written.append((name, tokens)) for name in "ab"}
+    assert {name: len(seconds) for name, seconds in decoding.interleaved(writers, 1, 3, 5).items()} == {"a": 3, "b": 3}
+    assert written == 4 * [("a", 5), ("b", 5)]  # the first round warms up
+    found = {"seconds": {decoding.FLOAT: [4.0, 8.0, 2.0], "twice": [2.0, 4.0, 2.0]}}
+    assert decoding.speed_up(found, "twice") == 2.0
+
+
+def test_the_language_tables_measure_what_is_quantized():
+    """An untrained model has little to lose: in 8 bits nothing happens, in whatever way they are chosen."""
+    bench = language.Bench(untrained_language_model(), windows=1, length=64, calibrated=2)
+    floats = bench.perplexity(bench.model)
+    ((title, rows),) = language.weights(bench, {"8 bits": Scheme(8, granularity=PerGroup(32))})
+    assert title == f"8 bits (float: {floats:.2f})"
+    assert [row["weights"] for row in rows] == [start + rounding for start, rounding in language.MAIN]
+    assert all(row["perplexity"] == pytest.approx(floats, rel=0.02) for row in rows)
+    ((_, rows),) = language.cache(bench, widths=(8,))
+    assert all(row["8 bits"] == pytest.approx(floats, rel=0.02) for row in rows)
+
+
+def test_the_first_token_alone_is_left_out_of_the_calibration():
+    bench = language.Bench(untrained_language_model(), windows=1, length=16, calibrated=2)
+    seen = {name: [] for name in language.CALIBRATIONS}
+    embedding = bench.model.get_input_embeddings()
+    cached = [language.first_cached(bench.model, window[:, :1], window[:, 1:]) for window in bench.batches]
+    for name, calibrate in language.CALIBRATIONS.items():
+        with embedding.register_forward_pre_hook(lambda layer, args, name=name: seen[name].extend(args[0][0].tolist())):
+            for batch in cached:
+                calibrate(bench.model, batch)
+    every, rest = seen.values()
+    assert every == bench.batches.flatten().tolist()
+    assert rest == bench.batches[:, 0, 1:].flatten().tolist()
 
 
 def test_every_explorer_update_computes_anew():
