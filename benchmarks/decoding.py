@@ -39,7 +39,8 @@ def packed(num_bits, granularity, symmetric=True):
 
 OURS = {  # name: (how linear layers are replaced, the head likewise or None for float, whether the rest is repacked)
     "W8A8": (Int8Linear, None, False),
-    "W8A8, head too": (Int8Linear, Int8Linear, False),
+    "W8A8, repacked": (Int8Linear, None, True),
+    "W8A8, repacked, head too": (Int8Linear, Int8Linear, True),
     "int8 weights, dequantized": (Scheme(8, granularity=PerAxis(0)), None, False),
     "4 bits, g32": (packed(4, PerGroup(32)), None, False),
     "4 bits, g128": (packed(4, PerGroup(128)), None, False),

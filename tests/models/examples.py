@@ -29,6 +29,7 @@ CONVERTS = {
     "3 bits per channel, repacked": repacked(Scheme(3, granularity=PerAxis(0))),
     "4 bits in groups, asymmetric, repacked": repacked(Scheme(4, symmetric=False, granularity=PerGroup(24))),
     "W8A8": Int8Linear,
+    "W8A8, repacked": lambda layer: repack(Int8Linear(layer)),
 }
 every_convert = pytest.mark.parametrize("convert", CONVERTS.values(), ids=CONVERTS)
 

@@ -22,12 +22,13 @@ import torch
 from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.models.kernels import int4_weights, int8_weights, probes
 from labutils.models.kernels.int4_weights import INT4PACK, Int4Weights, hold_packed
-from labutils.models.kernels.int8_weights import MOST_UNSIGNED, ONEDNN, Int8Weights, quantize_rows
+from labutils.models.kernels.int8_weights import FBGEMM, MOST_UNSIGNED, ONEDNN, Int8Weights, quantize_rows
 from labutils.models.kernels.integer_product import INT_MM, MOST_PRODUCTS, int_conv2d, int_matmul
 from labutils.models.kernels.packed_weights import PackedWeights
 from labutils.models.kernels.probes import PORTABLE
 
 __all__ = [
+    "FBGEMM",
     "INT4PACK",
     "INT_MM",
     "MOST_PRODUCTS",

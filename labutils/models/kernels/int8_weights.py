@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import warnings
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from labutils.models.kernels.integer_product import INT_MM, int_matmul, require_
 Tensor = torch.Tensor
 
 ONEDNN = "oneDNN, packed once"
+FBGEMM = "FBGEMM, packed once"
 
 MOST_UNSIGNED = 2**16  # products of a uint8 and an int8 from -127 to 127: so many of 255 * 127 fit into int32
 
@@ -58,43 +60,44 @@ def quantize_row(x: Tensor) -> tuple[Tensor, float, int] | None:
 class Int8Weights:
     """An 8-bit weight with one scale for each output.
 
-    codes   (N, K) int8
-    scale   (N,) float32
-    kernel  the name of the one that multiplies here
+    codes     (N, K) int8
+    scale     (N,) float32
+    few_rows  whether it will mostly be multiplied by few rows: FBGEMM is faster up to about 16, oneDNN from there on
+    kernel    the name of the one that multiplies here
     """
 
-    def __init__(self, codes: Tensor, scale: Tensor):
+    def __init__(self, codes: Tensor, scale: Tensor, few_rows: bool = False):
         require_int32_sums(codes.shape[1], MOST_UNSIGNED)
         self.shape, self.device = tuple(codes.shape), codes.device
         self.scale = scale.to(torch.float32)
         self._sums = codes.sum(1, dtype=torch.int32)  # (N,), what a zero point of 1 would add
-        is_packed = not why_not_onednn(codes.device.type)
-        self.kernel = ONEDNN if is_packed else probes.PORTABLE if probes.why_not(INT_MM, codes.device.type) else INT_MM
-        self._held = _pack(codes) if is_packed else codes
+        self.kernel = _kernel(codes.device.type, few_rows)
+        self._held = PACK[self.kernel](codes, self.scale) if self.kernel in PACK else codes
 
     def plain(self) -> dict[str, Tensor]:
         """The arguments from which this was made."""
-        codes = self._held.to_dense().t().contiguous() if self.kernel == ONEDNN else self._held
+        codes = UNPACK[self.kernel](self._held) if self.kernel in UNPACK else self._held
         return {"codes": codes, "scale": self.scale}
 
     @property
     def nbytes(self) -> int:
-        return self._held.numel() + self.scale.nbytes + self._sums.nbytes
+        return math.prod(self.shape) + self.scale.nbytes + self._sums.nbytes
 
     def linear(self, x: Tensor) -> Tensor:
         """x @ weight.T for float32 `x` (M, K) -> (M, N) float32: quantize, multiply integers, rescale."""
-        # sum (q - zero_point) w = sum q w - zero_point sum w: see `products.quantized_matmul`
-        sums = self._sums * self.scale
         if len(x) == 1 and x.device.type == "cpu" and not torch.compiler.is_compiling() and (row := quantize_row(x)):
-            codes, scale, zero = row
-            return self.multiply(codes).sub_(sums, alpha=zero).mul_(scale)
+            codes, scale, zero_point = row
+            return self.multiply(codes, zero_point).mul_(scale)
         codes, scales, zero_points = quantize_rows(x)
-        return self.multiply(codes).addr_(zero_points[:, 0], sums, alpha=-1).mul_(scales)
+        # sum (q - zero_point) w = sum q w - zero_point sum w: see `products.quantized_matmul`
+        return self.multiply(codes).addr_(zero_points[:, 0], self._sums * self.scale, alpha=-1).mul_(scales)
 
     def multiply(self, codes: Tensor, zero_point: int = 0) -> Tensor:
         """(codes - zero_point) @ weight.T for uint8 (M, K) -> (M, N) float32: exact in int32, then made float32."""
         if self.kernel == ONEDNN:
             return _multiply(codes, self._held, self.scale, zero_point)
+        if self.kernel == FBGEMM:
+            return _multiply_fbgemm(codes, self._held, zero_point)
         moved = (codes ^ 128).view(torch.int8)  # `int_matmul` takes int8: q - 128
         products = int_matmul(moved, self._held.t()).add_(self._sums * (128 - zero_point))
         return products.to(torch.float32).mul_(self.scale)
@@ -104,17 +107,50 @@ class Int8Weights:
         return self.plain()["codes"] * self.scale[:, None]
 
 
+def _kernel(device: str, few_rows: bool) -> str:
+    """The kernel for a weight on this device."""
+    packed = [FBGEMM, ONEDNN] if few_rows else [ONEDNN]
+    runs = [name for name in packed if not _why_not_packed(name, device)]
+    return next(iter(runs), probes.PORTABLE if probes.why_not(INT_MM, device) else INT_MM)
+
+
 def why_not_onednn(device: str) -> str:
     """Why oneDNN's kernel cannot be used on a device, or ""."""
+    return _why_not_packed(ONEDNN, device)
+
+
+def _why_not_packed(kernel: str, device: str) -> str:
     if device != "cpu":
         return f"it works on the CPU, not on {device}"
     if platform.machine() not in ("x86_64", "AMD64"):
         return f"it is made for x86, this is {platform.machine()}"
-    return probes.why_not(ONEDNN, device)
+    return probes.why_not(kernel, device)
 
 
-def _pack(codes: Tensor) -> Tensor:
+def _pack(codes: Tensor, scale: Tensor) -> Tensor:
     return torch.ops.onednn.qlinear_prepack(codes.contiguous(), None)
+
+
+def _pack_fbgemm(codes: Tensor, scale: Tensor) -> torch.ScriptObject:
+    engine = torch.backends.quantized.engine
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # torch's quantized tensors are deprecated; where they are gone, so is this kernel
+        zeros = torch.zeros(len(scale), dtype=torch.int64)
+        weight = torch._make_per_channel_quantized_tensor(codes.contiguous(), scale.double(), zeros, 0)
+    try:
+        torch.backends.quantized.engine = "fbgemm"
+        return torch.ops.quantized.linear_prepack(weight, None)
+    finally:
+        torch.backends.quantized.engine = engine
+
+
+PACK = {ONEDNN: _pack, FBGEMM: _pack_fbgemm}
+UNPACK = {
+    ONEDNN: lambda held: held.to_dense().t().contiguous(),
+    FBGEMM: lambda held: torch.ops.quantized.linear_unpack(held)[0].int_repr(),
+}
 
 
 def _multiply(codes: Tensor, held: Tensor, scale: Tensor, zero_point: int = 0) -> Tensor:
@@ -125,9 +161,24 @@ def _multiply(codes: Tensor, held: Tensor, scale: Tensor, zero_point: int = 0) -
     )
 
 
+def _multiply_fbgemm(codes: Tensor, held: torch.ScriptObject, zero_point: int = 0) -> Tensor:
+    """As `_multiply`. The operator quantizes its input: with a scale of 1, whole numbers stay what they are."""
+    steps = codes.to(torch.float32)
+    steps = steps.sub_(zero_point) if zero_point else steps
+    return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default(steps, 1.0, zero_point, held)
+
+
+@probes.probe(FBGEMM)
+def _fbgemm_is_exact(device: str) -> bool:
+    a, b = probes.largest_codes(device)
+    codes = a.view(torch.uint8)
+    expected = ((codes.long() - 100) @ b.long().t()).to(torch.float32)
+    return torch.equal(_multiply_fbgemm(codes, _pack_fbgemm(b, torch.ones(len(b))), 100), expected)
+
+
 @probes.probe(ONEDNN)
 def _onednn_is_exact(device: str) -> bool:
     a, b = probes.largest_codes(device)
     codes = a.view(torch.uint8)
     expected = (codes.long() @ b.long().t()).to(torch.float32)
-    return torch.equal(_multiply(codes, _pack(b), torch.ones(len(b))), expected)
+    return torch.equal(_multiply(codes, _pack(b, torch.ones(len(b))), torch.ones(len(b))), expected)

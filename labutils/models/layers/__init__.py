@@ -6,7 +6,7 @@
 | `Int8Linear` | 8 bits, a scale for each output | 8 bits, a scale and zero point for each row | integers |
 | `PackedLinear` | 2 to 8 bits in real bytes, groups | float | on torch's int4 kernel where it fits, else floats |
 
-`repack` lets the packed layers of a model hold more on the int4 kernel, where that takes more memory.
+`repack` lets those of a model hold their weights for a text that is written a token at a time.
 
 They are for inference: their weights are buffers, and no gradient reaches a weight. They go through `state_dict`,
 `deepcopy`, `pickle`, `.to()` and safetensors like any layer; what is saved does not depend on the machine.
@@ -14,9 +14,9 @@ They are for inference: their weights are buffers, and no gradient reaches a wei
 
 from labutils.arrays.scheme import Scheme
 from labutils.models.layers.base import GROUPS, PER_CHANNEL
-from labutils.models.layers.held import HeldLinear
+from labutils.models.layers.held import HeldLinear, repack
 from labutils.models.layers.int8 import Int8Linear
-from labutils.models.layers.packed import PackedLinear, repack
+from labutils.models.layers.packed import PackedLinear
 from labutils.models.layers.quantized import QuantizedLinear
 
 __all__ = [

@@ -40,7 +40,7 @@ class Int8Linear(HeldLinear):
         return cls(linear)
 
     def _hold(self, plain: Mapping[str, Tensor]) -> kernels.Int8Weights:
-        return kernels.Int8Weights(**plain)
+        return kernels.Int8Weights(**plain, few_rows=self.repacked)
 
     def _exact(self, rows: Tensor) -> Tensor:
         return self._weights.linear(rows.to(torch.float32))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -30,8 +29,6 @@ class PackedLinear(HeldLinear):
     Scales are rounded up to bfloat16, so that no weight is clipped for it. Gradients go straight through to `x`.
     `repack` makes it faster where the kernel takes more memory than that.
     """
-
-    repacked = False
 
     def __init__(self, linear: nn.Linear, scheme: Scheme = GROUPS, quantized: QuantizedArray | None = None):
         linear = plain_linear(linear)
@@ -90,28 +87,6 @@ class PackedLinear(HeldLinear):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, packed, {describe_scheme(self.scheme)}, kernel: {self.kernel}"
-
-
-def repack(model: nn.Module) -> nn.Module:
-    """Let the packed layers of a model hold codes of 2 to 4 bits as the int4 kernel wants them; returns `model`.
-
-    >>> layer = PackedLinear(nn.Linear(512, 256, bias=False), Scheme(3, granularity=PerGroup(64)))
-    >>> repack(layer).memory_bytes() * 8 / (512 * 256)  # 4 + 32 / 64: the kernel's scales come with a zero of 16 bits
-    4.5
-
-    Several times as fast at every batch size. Every code then takes 4 bits, 4-bit codes with a zero point 8, and groups
-    that are no multiple of 32 are filled up; `memory_bytes` says what it comes to. Outputs are those of the same codes
-    and scales, in bfloat16. What the kernel cannot hold stays as it is: more than 4 bits, groups below 16. What is
-    saved is the same as before, and a loaded layer is repacked if it was before.
-    """
-    held: dict[int, Any] = {}  # layers that share a weight go on sharing it
-    for layer in model.modules():
-        if isinstance(layer, PackedLinear):
-            layer.repacked, before = True, layer._weights
-            if id(before) not in held:
-                held[id(before)] = before, layer._hold(before.plain())  # `before` is kept: its id stays its own
-            layer._weights = held[id(before)][1]
-    return model
 
 
 def _in_groups(scheme: Scheme, linear: nn.Linear) -> Scheme:

@@ -9,7 +9,7 @@ import torch
 from labutils.models import kernels
 from labutils.models.kernels import probes
 
-INT8_KERNELS = (kernels.ONEDNN, kernels.INT_MM, kernels.PORTABLE)
+INT8_KERNELS = (kernels.FBGEMM, kernels.ONEDNN, kernels.INT_MM, kernels.PORTABLE)
 
 
 @contextmanager

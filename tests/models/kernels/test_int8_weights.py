@@ -38,7 +38,7 @@ def test_a_row_alone_comes_out_as_among_others(kernel):
     """But for the rounding of float32: zero points are subtracted by another call."""
     x = torch.randn(5, 384, generator=torch.Generator().manual_seed(0))
     with only(kernel):
-        held = kernels.Int8Weights(codes(96, 384, low=-127), torch.rand(96) + 0.1)
+        held = kernels.Int8Weights(codes(96, 384, low=-127), torch.rand(96) + 0.1, few_rows=True)
         together, alone = held.linear(x), torch.cat([held.linear(row) for row in x.split(1)])
     torch.testing.assert_close(alone, together, rtol=2**-20, atol=2**-20 * float(together.abs().max()))
 
@@ -53,7 +53,7 @@ def test_the_layer_of_integers_is_exact(kernel, m, k, n, seed):
     if k == 1:
         a[:] = torch.where(a < 0, -128, 0).to(torch.int8)
     with only(kernel):
-        held = kernels.Int8Weights(w, torch.ones(n))
+        held = kernels.Int8Weights(w, torch.ones(n), few_rows=True)
         out = held.linear(a.float())
     if k > 1:
         assert torch.equal(out.double(), exactly(a, w.t()).double())
@@ -69,8 +69,9 @@ def test_all_kernels_give_the_same_bits():
     outputs = {}
     for kernel in INT8_KERNELS:
         with only(kernel):
-            held = kernels.Int8Weights(quantized.codes, quantized.scale)
+            held = kernels.Int8Weights(quantized.codes, quantized.scale, few_rows=True)
         assert held.kernel == kernel
+        assert torch.equal(held.plain()["codes"], quantized.codes)
         outputs[kernel] = held.linear(x)
     for kernel, output in outputs.items():
         assert torch.equal(output, outputs[kernels.PORTABLE]), f"{kernel} differs"
@@ -91,7 +92,7 @@ def test_w8a8_is_the_product_of_what_was_quantized():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_row_that_is_not_finite_comes_out_so_and_alone(value):
     x = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
-    held = kernels.Int8Weights(codes(8, 64, low=-127), torch.ones(8))
+    held = kernels.Int8Weights(codes(8, 64, low=-127), torch.ones(8), few_rows=True)
     clean = held.linear(x)
     x[1, 5] = value
     found = held.linear(x)
@@ -107,12 +108,15 @@ def test_weights_too_long_for_int32_are_refused():
 
 def test_a_kernel_that_saturates_is_not_used(monkeypatch):
     """Where bytes are multiplied in pairs and added up in 16 bits, 255 * 127 * 2 does not fit."""
-    product = int8_weights._multiply
-    monkeypatch.setattr(int8_weights, "_multiply", lambda *given: product(*given).clamp(-(2**15), 2**15 - 1))
+    for name in ("_multiply", "_multiply_fbgemm"):
+        product = getattr(int8_weights, name)
+        saturating = lambda *given, product=product: product(*given).clamp(-(2**15), 2**15 - 1)  # noqa: E731
+        monkeypatch.setattr(int8_weights, name, saturating)
     probes.why_not.cache_clear()
     try:
         assert "not exact" in probes.why_not(kernels.ONEDNN, "cpu")
-        assert kernels.Int8Weights(codes(8, 64, low=-127), torch.ones(8)).kernel != kernels.ONEDNN
+        held = kernels.Int8Weights(codes(8, 64, low=-127), torch.ones(8), few_rows=True)
+        assert held.kernel not in (kernels.ONEDNN, kernels.FBGEMM)
         assert "oneDNN, packed once is not exact here" in kernels.report()
     finally:
         probes.why_not.cache_clear()
