@@ -20,7 +20,10 @@ import numpy as np
 from labutils import *
 from labutils import data
 from labutils.course import doctor
+from labutils.data.stand_in import untrained_language_model
 from labutils import *
+
+small = untrained_language_model()
 
 w = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
 
@@ -43,6 +46,8 @@ EXPLORERS = {
     "explore_smoothing": "explore_smoothing(w, w)",
     "explore_gptq": "explore_gptq(w, w.T @ w)",
     "explore_training": "explore_training(bits=(2,), epochs=1)",
+    "explore_text": "explore_text(small)",
+    "explore_cache": "explore_cache(small)",
 }
 PANELS = {
     "a wrong answer": "check(quantize_symmetric)",
