@@ -95,7 +95,7 @@ def cases() -> list[Case]:
         Case("a model that knows nothing", ([window(16, size=0.0)],)),
         Case("a model that is sure and right", ([sure(16, 40.0)],)),
         Case("logits of a thousand", ([(window(8)[0] + np.float32(1000), window(8)[1])],)),
-        Case("a token that was thought impossible", ([sure(9, -200.0)],)),
+        Case("tokens that were thought impossible", ([sure(9, -80.0)],)),
         Case("a last window of one token: nothing in it is predicted", ([window(9), window(1)],)),
         Case("as many tokens as the vocabulary has", ([window(20)],)),
     ]
