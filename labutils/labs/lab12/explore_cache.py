@@ -27,6 +27,7 @@ BITS = (2, 3, 4, 8)
 CONTEXTS = (256, 512, 1024, 2048, 4096, 8192)
 GROUP = 32  # tokens that are quantized together
 HIGHEST = 1e6  # what is drawn in place of larger perplexities
+MUCH_WORSE = 10  # times the float model's perplexity
 
 
 def explore_cache(language: LanguageModel, quantize: Callable = answers.quantize_kv) -> Explorer:
@@ -162,10 +163,14 @@ class CacheExplorer(Explorer):
             ("tokens", f"{result.tokens:,}"),
             ("float16", f"{_megabytes(result.bytes_float)} MB"),
             (f"in {result.num_bits} bits", f"{_megabytes(result.bytes)} MB"),
-            ("perplexity, keys per channel", f"{result.per_channel:,.1f}"),
-            ("keys per token", f"{result.per_token:,.1f}"),
-            ("float", f"{self._float:,.1f}"),
+            ("perplexity, float", f"{self._float:,.1f}"),
+            ("keys per channel", self._in_words(result.per_channel)),
+            ("keys per token", self._in_words(result.per_token)),
         ]
+
+    def _in_words(self, value: float) -> str:
+        """A perplexity beside the float model's; far beyond it, its digits depend on the processor."""
+        return f"{value:,.1f}" if value < MUCH_WORSE * self._float else f"over {MUCH_WORSE} times that"
 
 
 COLORS = (palette.QUANTIZED, palette.WARN)  # keys per channel, keys per token

@@ -121,8 +121,11 @@ MISCONCEPTIONS = (
         "The contract asks for bytes: dividing is for whoever prints them."),
     Misconception("kilobytes or megabytes", price(one_head, lambda bits, layers, heads: layers * heads * bits / 8e6),
         "The contract asks for bytes: dividing is for whoever prints them."),
+    Misconception("every number in num_bits, and nothing else", price(lambda t, b, c, g: 2 * t * c * b),
+        "That is the codes alone. Each group has scales and zero points, and tokens whose group is not full are still "
+        "in float16."),
     Misconception("scales and zero points left out", price(without_scales),
-        "Each group has scales and zero points, as in lab 04. In 2 bits they are a fifth of everything."),
+        "Each group has scales and zero points, as in lab 04. In 2 bits they are a sixth of everything."),
     Misconception("zero points left out", price(with_rows(all_rows, lambda b: FLOAT16)),
         "The grids are asymmetric: beside each scale there is a zero point of num_bits."),
     Misconception("scales left out, zero points counted", price(with_rows(all_rows, lambda b: b)),
