@@ -69,7 +69,8 @@ layers = {name: layer for name, layer in linear_layers(model).items() if name !=
 inner = sum(layer.weight.numel() for layer in layers.values())
 total = sum(parameter.numel() for parameter in model.parameters())
 print(
-    f"{total / 1e6:.1f} million weights, {inner / 1e6:.1f} million of them in {len(layers)} linear layers"
+    f"{total / 1e6:.1f} million weights, {inner / 1e6:.1f} million of them in "
+    f"{len(layers)} linear layers"
 )
 for bits, cost in ((16, 16), (8, 8.5), (4, 4.5), (2, 2.5)):
     print(f"linear layers in {bits:>2} bits: {inner * cost / 8e6:5.0f} MB")
@@ -91,7 +92,8 @@ explorer = explore_text(language)  # reads, rounds and writes, for some seconds
 
 # %% tags=["language_model"]
 predict(
-    f"The float model hesitates among {explorer.float_perplexity:.0f} words. And with 3-bit weights?",
+    f"The float model hesitates among {explorer.float_perplexity:.0f} words. "
+    "And with 3-bit weights?",
     float(f"{explorer.compute({'num_bits': 3, 'group_size': 32}).perplexity:.2g}"),
     tolerance=60,
 )
@@ -216,12 +218,12 @@ figure, axes = new_figure(8.5, 3.0)
 axes.bar(range(len(words)), losses[shown], color=ORIGINAL)
 axes.axhline(float(losses.mean()), color=THEORY, lw=1, ls="--")
 axes.set_xticks(range(len(words)), words, rotation=60, ha="right", fontsize=8)
-axes.set(title="The ends of words are easy, their beginnings are not", ylabel="loss")
+axes.set(title="Small words are easy, the words that matter are not", ylabel="loss")
 axes.set_xlim(-0.7, len(words) - 0.3)
 Picture(
     figure,
-    "The loss of each of 34 tokens of the text, with the mean as a dashed line: near 0 for some, "
-    "such as the second half of a word or what must follow, and up to about 12 for others.",
+    "The loss of each of 34 tokens of the text, with the mean as a dashed line: about 1 for "
+    "words such as the or by, and up to 14 for words that carry the meaning.",
 )
 
 # %% [markdown]
@@ -300,7 +302,7 @@ keys, values = (
 )  # (heads, tokens, channels)
 figure, both = new_figure(8.5, 3.2, columns=2)
 for axes, states, title in zip(
-    both, (keys, values), ("Keys: loud channels", "Values: none")
+    both, (keys, values), ("Keys: loud channels", "Values: hardly any")
 ):
     image = axes.imshow(
         states[0, :96].abs(), aspect="auto", cmap="cividis", interpolation="nearest",
@@ -311,14 +313,14 @@ for axes, states, title in zip(
     figure.colorbar(image, ax=axes, extend="max", pad=0.02)
 Picture(
     figure,
-    "Magnitudes of keys and values, tokens against channels. In the keys a few vertical lines stand "
-    "out: channels that are loud in every token. The values have no such lines.",
+    "Magnitudes of keys and values, tokens against channels. In the keys a few vertical lines "
+    "stand out: channels that are loud in every token. The values have hardly any.",
 )
 
 # %% [markdown]
 # Stripes in the keys, as in lab 08: a few channels are loud in all tokens. There a scale for each channel was no use, since it
 # could not leave the sum. Here the cache is *dequantized* before attention multiplies, so any sharing is possible. A scale for each
-# **channel** of the keys, along the tokens, keeps loud channels to themselves. Values have no stripes. Attention adds up values of
+# **channel** of the keys, along the tokens, keeps loud channels to themselves. Values have hardly any stripes. Attention adds up values of
 # many tokens, so one **token** with a scale of its own cannot spoil the others. That is KIVI (Liu et al., 2024,
 # arXiv:2402.02750).
 #
@@ -476,7 +478,8 @@ for sentence in (
     rest = float(each[1:].max())
     word = repr(language.decode([int(tokens[0])]))
     print(
-        f"first token {word:<6} over 2,000: {bool(each[0] > 2000)}; all others below 10: {rest < 10}"
+        f"first token {word:<6} over 2,000: {bool(each[0] > 2000)}; "
+        f"all others below 10: {rest < 10}"
     )
 
 # %% [markdown]
@@ -560,25 +563,25 @@ for axes, states, title, color in (
         states[1:].abs().amax(dim=0), ".", ms=3, color=color, label="all others, largest"
     )
     axes.set(
-        title=f"{title}: up to {float(states.abs().max()):.2g}",
+        title=f"{title}: up to {float(f'{states.abs().max():.2g}'):,.0f}",
         xlabel="channel",
         yscale="log",
         ylim=(1e-3, 1e4),
     )
 both[0].set_ylabel("magnitude")
-both[1].legend(loc="upper right", markerscale=3)
+both[1].legend(loc="upper left", markerscale=3)
 Picture(
     figure,
-    "Magnitudes of what enters one layer, by channel. As it is, a single channel of the first token "
-    "reaches thousands, far above everything else. Turned, all channels of the first token are near "
-    "a hundred.",
+    "Magnitudes of what enters one layer, by channel. As it is, two channels of the first token "
+    "stand far above everything else, at 2,300 and 700. Turned, they are spread over a block of "
+    "512 channels, at about 100 each.",
 )
 
 # %% [markdown]
 # ### Exercise 4: `rotate_linear` (10 minutes, ●●●)
 #
-# By hand: $W = (2, 0, 1, 1)$ and $x = (0, 0, 8, 0)$ give $x W^T = 8$. Turned: $W H_4 = (2, 1, 1, 0)$, $x H_4 = (4, 4, -4, -4)$, and
-# $8 + 4 - 4 - 0 = 8$.
+# By hand: $W = (2, 0, 1, 1)$ and $x = (0, 0, 8, 0)$ give $x W^T = 8$. Turned: $W H_4 = (2, 1, 0, 1)$, $x H_4 = (4, 4, -4, -4)$, and
+# $8 + 4 - 0 - 4 = 8$.
 #
 # | | |
 # |---|---|
@@ -644,7 +647,7 @@ print("outputs equal to 1e-5 of the largest:", max(equal) < 1e-5)
 
 # %% [markdown]
 # Where many tokens are loud, turning is worth 17 dB, nearly three bits. In the loudest layer it is not enough: turned, the first
-# token is still a hundred times louder than the others, now in every channel, and one step of its scale is all that they have.
+# token is still a hundred times louder than the others, now in 512 channels, and one step of its scale is all that they have.
 # The model can live with that, for what this layer adds for those tokens is small.
 #
 # All 210 layers turned, each by a Hadamard matrix with random signs; then W8A8 with one scale for all activations of a layer
@@ -742,9 +745,9 @@ axes.set(
 axes.grid(axis="y", visible=False)
 Picture(
     figure,
-    "Perplexities as bars on a logarithmic scale. Float 48, W8A8 with a scale for each token 49, with one "
-    "scale about 80, turned about 51. 4-bit activations about 4,500, turned about 60; W4A4 about 5,000, turned "
-    "about 270.",
+    "Perplexities as bars on a logarithmic scale. Float 48, W8A8 with a scale for each token 49, "
+    "with one scale about 80, turned about 51. 4-bit activations about 4,500, turned about 60; "
+    "W4A4 about 5,000, turned about 270.",
 )
 
 # %% [markdown]
@@ -883,7 +886,8 @@ for window in (0, 32, 128):
     cache.update(keys[None], values[None], 0)
     same = cache.layers[0].cached_keys.quantized == old.shape[1]
     print(
-        f"window {window:>3}: {old.shape[1]:>3} quantized, {newest.shape[1]:>3} in float; the cache does the same: {same}"
+        f"window {window:>3}: {old.shape[1]:>3} quantized, {newest.shape[1]:>3} in float; "
+        f"the cache does the same: {same}"
     )
 
 # %% [markdown]
@@ -903,7 +907,7 @@ for window in (0, 32, 128):
 # </details>
 # <details><summary>Why keys per channel and values per token?</summary>
 #
-# Keys have channels that are loud in every token; a scale shared along tokens keeps each to itself. Values have none, and attention
+# Keys have channels that are loud in every token; a scale shared along tokens keeps each to itself. Values have hardly any, and attention
 # averages over tokens, so that an error stays within the token's weight. The cache is dequantized before the product, so any axis
 # may share a scale.
 #

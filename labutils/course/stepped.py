@@ -52,19 +52,26 @@ class SteppedExplorer(Explorer):
         loop = _running_loop() if self._built else None
         if loop is None or tuple(self.state.values()) in self._finished:
             super().update()
-        else:
-            self._task = loop.create_task(self._show_steps(self.state))
-
-    async def _show_steps(self, state: dict[str, Any]) -> None:
+            return
+        steps = self.steps(self.state)
         try:
-            for result in self.steps(state):
+            self.show(next(steps), busy=True)  # before the kernel says that it is idle
+        except Wrong as wrong:
+            self.show_error(wrong)
+        else:
+            self._task = loop.create_task(self._show_rest(steps, self.state))
+
+    async def _show_rest(self, steps: Iterator[Any], state: dict[str, Any]) -> None:
+        try:
+            await asyncio.sleep(PAUSE)
+            for result in steps:
                 self.show(result, busy=True)
                 await asyncio.sleep(PAUSE)
         except Wrong as wrong:
             self.show_error(wrong)
         else:
-            self._finished[tuple(state.values())] = result
-            self.show(result)
+            self._finished[tuple(state.values())] = self.result
+            self.show(self.result)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -87,7 +87,7 @@ def test_each_step_is_shown_and_only_the_last_is_not_busy(explorer):
         seen = []
         explorer.readout.observe(lambda change: seen.append((explorer.result, BUSY in change["new"])), names="value")
         explorer.controls["number"].value = 4
-        assert explorer.result == Count(3, 3), "setting a control does not wait"
+        assert explorer.result == Count(4, 1), "setting a control shows the first step, and does not wait for more"
         await until(lambda: seen and not seen[-1][1])
         return seen
 
@@ -120,6 +120,19 @@ def test_a_known_state_is_shown_at_once_and_nothing_is_computed_again(explorer):
         assert len(explorer.taken) == taken
 
     asyncio.run(back())
+
+
+def test_a_first_step_that_fails_is_told_at_once(explorer):
+    def refuse(state):
+        raise Wrong("not today")
+        yield
+
+    async def fail():
+        explorer.steps = refuse
+        explorer.controls["number"].value = 15
+        assert "not today" in explorer.readout.value
+
+    asyncio.run(fail())
 
 
 def test_a_step_that_fails_is_told_and_the_slider_lives_on(explorer):
