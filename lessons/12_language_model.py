@@ -273,10 +273,11 @@ print(f"reading {prefill:.0f} tokens a second, writing {decode:.0f}")
 
 # %% tags=["language_model"]
 config, half = model.config, torch.float16
+length = min(2048, config.max_position_embeddings)  # the stand-in has no room for more
 shape = (
     1,
     config.num_key_value_heads,
-    2048,
+    length,
     config.hidden_size // config.num_attention_heads,
 )
 made = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=half)
@@ -285,7 +286,7 @@ for bits in (None, 8, 4, 2):
     cache = kv_cache.QuantizedCache(config, num_bits=bits)
     for index in range(config.num_hidden_layers):
         cache.update(made, made, index)
-    formula = kv_cache.kv_cache_bytes(config, 2048, num_bits=bits, dtype=half)
+    formula = kv_cache.kv_cache_bytes(config, length, num_bits=bits, dtype=half)
     print(f"{bits or 16:>4} {cache.nbytes / 1e6:16.2f} MB {formula / 1e6:6.2f} MB")
 del cache, made
 
@@ -445,7 +446,7 @@ for window in (0, 32, 128):
 # %% [markdown]
 # The last rows are the **residual window**: the newest tokens, on which attention looks most, stay in full precision until they
 # are old. They have to wait anyway, since keys share a scale along tokens, and a group must be full before it is quantized. At 2
-# bits the window is worth a lot, and costs little once a text is long.
+# bits a long window helps, and it costs little once the text is much longer.
 #
 # ### Activations, and the first token
 #
