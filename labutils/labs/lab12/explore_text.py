@@ -44,9 +44,10 @@ def explore_text(
 ) -> SteppedExplorer:
     """Drag bits and group size of a language model's linear layers; read how it goes on, and its perplexity.
 
-    >>> explorer = explore_text(data.language_model())
-    >>> explorer.result.text
-    ' was very very very ...'
+    >>> from labutils.data.stand_in import untrained_language_model
+    >>> explorer = explore_text(untrained_language_model())
+    >>> explorer.result.num_bits, explorer.result.tokens
+    (3, 20)
 
     `perplexity(windows)` may be a learner's. `prompt` is continued greedily, by 20 tokens; the perplexity is that of
     the first 256 tokens of `text`, by default the answers of the course's questions. Weights are rounded and put back

@@ -20,7 +20,7 @@ def kv_cache_bytes(
     >>> kv_cache_bytes(2048)  # 2 * 30 * 3 * 64 * 2048 * 2
     47185920
     >>> kv_cache_bytes(2048, num_bits=4)
-    13271040
+    13178880
 
     The defaults are SmolLM2-135M's. Below 16 bits each group of `group_size` tokens has, in each head, a float16 scale
     and a zero point of `num_bits` for each channel of the keys, and for each token of the values; tokens of a last
