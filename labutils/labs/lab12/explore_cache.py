@@ -35,8 +35,8 @@ def explore_cache(language: LanguageModel, quantize: Callable = answers.quantize
 
     >>> from labutils.data.stand_in import untrained_language_model
     >>> explorer = explore_cache(untrained_language_model())
-    >>> explorer.result.num_bits, explorer.result.tokens, explorer.result.bytes_float  # 4 layers, 2 heads of 16 channels
-    (2, 2048, 1048576)
+    >>> explorer.result.tokens, explorer.result.bytes_float  # 4 layers, 2 heads of 16 channels
+    (2048, 1048576)
 
     `quantize(keys, values, num_bits)` may be a learner's. Perplexities are those of the first 256 tokens of the answers
     to the course's questions, each group of 32 tokens quantized, with no window; they are measured when the explorer is
