@@ -83,7 +83,7 @@ for bits, cost in ((16, 16), (8, 8.5), (4, 4.5), (2, 2.5)):
 # %% [markdown]
 # ## Play first
 #
-# The explorer rounds all linear layers, and lets the model go on from "Once upon a time there was a little girl who", always with
+# The explorer rounds all linear layers, and lets the model go on from "To bake bread, you need flour," (lab 00), always with
 # its likeliest next word. Below is the **perplexity**: among how many words the model hesitates, on average, when it reads a
 # text that it does not know. You will write that measure yourself in a moment.
 
@@ -106,9 +106,9 @@ predict(
 explorer
 
 # %% [markdown]
-# **Say why.** At 8 bits not a word changes. At 4 the story is another one, and as good: the likeliest word has changed
-# once, and everything after it follows. At 3 bits the model still knows words and repeats one; at 2 it knows none. A single text
-# is a poor measure, though. Whether 4 bits in groups of 64 are worse than in groups of 32 you cannot read off two stories.
+# **Say why.** At 8 bits not a word changes. At 4 the sentence is another one, and as good: the likeliest word has changed
+# once, and everything after it follows. At 3 bits the model still knows words and repeats them; at 2 it knows none. A single text
+# is a poor measure, though. Whether 4 bits in groups of 64 are worse than in groups of 32 you cannot read off two sentences.
 
 # %% [markdown]
 # ## Build it

@@ -13,16 +13,15 @@ from typing import Any
 from labutils import explore_text
 from labutils.data.corpus import CONTINUATIONS_FILE
 from labutils.data.language_model import LanguageModel, language_model
-from labutils.labs.lab12._text import WINDOW
+from labutils.labs.lab12._text import PROMPT, WINDOW
 from labutils.labs.lab12.explore_text import NEW_TOKENS
 
-PROMPT = "To bake bread, you need flour,"
 BITS, GROUP_SIZE = (8, 4, 3, 2), 32
 
 
 def measured(language: LanguageModel, bits: tuple[int, ...] = BITS) -> dict[str, Any]:
     """What the file holds: the explorer's results at each bit width, and the float model's."""
-    explorer = explore_text(language, prompt=PROMPT)
+    explorer = explore_text(language)
     results = [explorer.compute({"num_bits": num_bits, "group_size": GROUP_SIZE}) for num_bits in bits]
     rows = [
         {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from labutils import data
 
-PROMPT = "Once upon a time there was a little girl who"
+PROMPT = "To bake bread, you need flour,"
 WINDOW = 256  # tokens of a text whose perplexity the explorers measure
 
 
