@@ -47,13 +47,14 @@ quick: lint
 # torch), and as a student's in a browser, undone, wrong and right (labs 05 to 08 without MiniLM). nbgrader executes two
 # labs more. The rest are the tests of each room. A worker has a core to itself: threads of torch would wait for each
 # other. It is given a file or a class at a time, what takes longest first (tests/conftest.py).
-# Only what is marked `network` may reach out; with OFFLINE="python tools/offline.py" the rest could not if it tried.
+# Only what is marked `network` may reach out, which mostly waits and so runs beside the others; with
+# OFFLINE="python tools/offline.py" they could not reach out if they tried.
 test: .venv/.test
-	@status=0; export $(RUN) OMP_NUM_THREADS=1; \
-	python -m pytest -m network tests/colab || status=1; \
+	@status=0; export $(RUN) OMP_NUM_THREADS=1; log=$$(mktemp); \
+	python -m pytest -m network tests/colab > $$log 2>&1 & network=$$!; \
 	$(OFFLINE) python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not network" \
 		--nbval --nbval-current-env tests/ solutions/ || status=1; \
-	exit $$status
+	wait $$network || status=1; cat $$log; rm $$log; exit $$status
 
 build: .venv/.author
 	$(RUN) python tools/build_course.py
