@@ -24,6 +24,7 @@ from labutils.arrays.inputs import (
     working_dtype,
 )
 from labutils.arrays.layout import Layout
+from labutils.arrays.scales import scale_of_range
 from labutils.arrays.scheme import PerTensor, Scheme
 
 QParams = tuple[Array, "Array | int"]  # (scale, zero_point)
@@ -191,17 +192,10 @@ def _range(xp: Any, x: Array, layout: Layout) -> tuple[Array, Array]:
 
 def _qparams(xp: Any, low: Array, high: Array, scheme: Scheme) -> QParams:
     """Scale and zero point for the range [low, high], which includes 0, times `scheme.clip`."""
-    all_zero = (low == 0) & (high == 0)
-    low, high = low * scheme.clip, high * scheme.clip
-    span = scheme.grid.span
-    # Divided before it is subtracted: high - low overflows for values near the largest float.
-    scale = xp.maximum(high, -low) / span if scheme.symmetric else high / span - low / span
-    # Below the normal numbers the quotient may have been rounded down, even to 0: one step up keeps the range covered.
-    info = xp.finfo(scale.dtype)
-    smallest = float(info.smallest_normal) * float(info.eps)
-    scale = xp.where(scale < info.smallest_normal, scale + smallest, scale)
-    scale = xp.where(all_zero, xp.ones_like(scale), scale)
-    return scale, xp.astype(xp.round(-low / scale), xp.int32)
+    scale = scale_of_range(xp, low, high, scheme)
+    # A scale that was rounded down, or saturated on its grid, may leave 0 beyond the codes.
+    zero_point = xp.clip(xp.round(-(low * scheme.clip) / scale), scheme.quant_min, scheme.quant_max)
+    return scale, xp.astype(zero_point, xp.int32)
 
 
 def _checked_qparams(xp: Any, x: Array, scheme: Scheme, scale: Array, zero_point: Array | int) -> QParams:

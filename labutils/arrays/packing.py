@@ -18,7 +18,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from labutils.arrays.inputs import Array, bit_width, code_array, true_or_false, whole_number
+from labutils.arrays.inputs import Array, bit_width, code_array, numpy_on_cpu, true_or_false, whole_number
 
 MAX_BITS = 8
 TILE = 2**18  # codes: 256 KB, and as much again for intermediates
@@ -39,7 +39,7 @@ def pack(q: Array, num_bits: int) -> Array:
     """
     bits = _packable_width(num_bits)
     library, q = code_array(q)
-    xp, q = _as_numpy_on_cpu(library, q)
+    xp, q = numpy_on_cpu(library, q)
     if not q.shape:
         raise ValueError("q needs at least one axis to be packed along, got an array of shape ()")
     signed = xp.isdtype(q.dtype, "signed integer")
@@ -72,7 +72,7 @@ def unpack(packed: Array, num_bits: int, length: int, signed: bool = True) -> Ar
     bits, count = _packable_width(num_bits), whole_number(length, "length", least=1)
     true_or_false(signed, "signed")
     library, packed = code_array(packed, "packed")
-    xp, packed = _as_numpy_on_cpu(library, packed)
+    xp, packed = numpy_on_cpu(library, packed)
     if packed.dtype != xp.uint8:
         raise TypeError(f"packed must hold bytes of dtype uint8, got dtype {packed.dtype}")
     if not packed.shape or packed.shape[-1] != packed_length(count, bits):
@@ -109,14 +109,6 @@ def packed_length(length: int, num_bits: int) -> int:
     (2, 3, 4)
     """
     return -(-length * num_bits // 8)
-
-
-def _as_numpy_on_cpu(xp: Any, x: Array) -> tuple[Any, Array]:
-    """A tensor in main memory as a NumPy array of the same bytes: NumPy's overhead per operation is smaller."""
-    if array_api_compat.is_torch_array(x) and x.device.type == "cpu":
-        x = x.numpy()
-        return array_api_compat.array_namespace(x), x
-    return xp, x
 
 
 def _packable_width(num_bits: object) -> int:

@@ -76,7 +76,7 @@ def test_the_path_for_accelerators_gives_the_same_bytes(num_bits, monkeypatch):
     torch = pytest.importorskip("torch")
     q = random_codes((5, 77), num_bits)
     expected = pack(q, num_bits)
-    monkeypatch.setattr(packing, "_as_numpy_on_cpu", lambda xp, x: (xp, x))  # tensors stay tensors, as on a GPU
+    monkeypatch.setattr(packing, "numpy_on_cpu", lambda xp, x: (xp, x))  # tensors stay tensors, as on a GPU
     packed = pack(torch.from_numpy(q), num_bits)
     assert np.array_equal(packed.numpy(), expected)
     assert np.array_equal(unpack(packed, num_bits, 77).numpy(), q)
