@@ -17,6 +17,7 @@ import numpy as np
 from labutils.arrays.inputs import (
     Array,
     code_array,
+    numpy_on_cpu,
     real_array,
     real_number,
     require_finite,
@@ -70,7 +71,7 @@ def choose_qparams(x: Array, scheme: Scheme = Scheme()) -> QParams:
     """
     xp, x = real_array(x)
     layout = _layout(x, scheme)
-    low, high = _range(xp, x, layout)
+    low, high = _range(xp, x, layout, scheme.symmetric)
     if not bool(xp.all(xp.isfinite(low) & xp.isfinite(high))):  # NaN and Inf show here: x is not read again
         require_finite(xp, x)
     scale, zero_point = _qparams(xp, low, high, scheme)
@@ -115,16 +116,19 @@ def quantize(x: Array, scheme: Scheme = Scheme(), qparams: QParams | None = None
     xp, x = real_array(x)
     layout = _layout(x, scheme)
     scale, zero_point = choose_qparams(x, scheme) if qparams is None else _checked_qparams(xp, x, scheme, *qparams)
-    scales, zeros = _columns(xp, layout, scale, zero_point, scheme)
     source = layout.view(xp, x)
     codes = xp.empty(layout.rgk, dtype=getattr(xp, scheme.code_dtype), device=array_api_compat.device(x))
+    near, held = numpy_on_cpu(xp, codes)
+    scales, zeros = (
+        None if column is None else numpy_on_cpu(xp, column)[1]
+        for column in _columns(xp, layout, scale, zero_point, scheme)
+    )
     for tile, shared in layout.tiles(_on_cpu(x)):
         zero = None if zeros is None else zeros[shared]
+        _, piece = numpy_on_cpu(xp, xp.astype(source[tile], scale.dtype, copy=False))
         with np.errstate(over="ignore"):  # x / scale beyond the largest float saturates like any other
             # The quotient has no name here: its memory is free for reuse as soon as it has been rounded.
-            codes[tile] = scheme.grid.to_codes(
-                xp, xp.astype(source[tile], scale.dtype, copy=False) / scales[shared], zero
-            )
+            held[tile] = scheme.grid.to_codes(near, piece / scales[shared], zero)
     return QuantizedArray(layout.unview(xp, codes), scale, zero_point, scheme, x.dtype)
 
 
@@ -176,8 +180,11 @@ def _on_cpu(x: Array) -> bool:
     return str(array_api_compat.device(x)) == "cpu"
 
 
-def _range(xp: Any, x: Array, layout: Layout) -> tuple[Array, Array]:
-    """The smallest and largest element of each slice, 0 among them, as (R or 1, G, 1) arrays of the working dtype."""
+def _range(xp: Any, x: Array, layout: Layout, symmetric: bool) -> tuple[Array, Array]:
+    """The ends of each slice's range, which includes 0, as (R or 1, G, 1) arrays of the working dtype.
+
+    Symmetric: minus and plus the largest magnitude. That is one pass over `x` where the other takes two.
+    """
     work = working_dtype(xp, x)
     low = xp.zeros(layout.column_shape, dtype=work, device=array_api_compat.device(x))
     high = xp.zeros_like(low)
@@ -185,14 +192,19 @@ def _range(xp: Any, x: Array, layout: Layout) -> tuple[Array, Array]:
     source = layout.view(xp, x)
     for tile, shared in layout.tiles(_on_cpu(x)):
         piece = xp.astype(source[tile], work, copy=False)
-        low[shared] = xp.minimum(low[shared], xp.min(piece, axis=reduced, keepdims=True))
+        if symmetric:
+            piece = xp.abs(piece)
+        else:
+            low[shared] = xp.minimum(low[shared], xp.min(piece, axis=reduced, keepdims=True))
         high[shared] = xp.maximum(high[shared], xp.max(piece, axis=reduced, keepdims=True))
-    return low, high
+    return (-high if symmetric else low), high
 
 
 def _qparams(xp: Any, low: Array, high: Array, scheme: Scheme) -> QParams:
     """Scale and zero point for the range [low, high], which includes 0, times `scheme.clip`."""
     scale = scale_of_range(xp, low, high, scheme)
+    if scheme.symmetric:
+        return scale, 0
     # A scale that was rounded down, or saturated on its grid, may leave 0 beyond the codes.
     zero_point = xp.clip(xp.round(-(low * scheme.clip) / scale), scheme.quant_min, scheme.quant_max)
     return scale, xp.astype(zero_point, xp.int32)

@@ -156,6 +156,6 @@ def numpy_on_cpu(xp: Any, x: Array) -> tuple[Any, Array]:
     NumPy's overhead per operation is smaller, and it compares with a number several times as fast.
     """
     if array_api_compat.is_torch_array(x) and x.device.type == "cpu":
-        x = x.numpy()
+        x = x.resolve_neg().numpy()
         return array_api_compat.array_namespace(x), x
     return xp, x

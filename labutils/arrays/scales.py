@@ -41,10 +41,10 @@ def scale_of_range(xp: Any, low: Array, high: Array, scheme: Scheme) -> Array:
         if grid.mantissa_bits or scheme.scale_up:
             scale = grid.rounded(xp, reach(span) / unit, "up" if scheme.scale_up else "nearest")
         else:
-            scale = grid.rounded(xp, reach(1.0) / unit, "down") / 2.0 ** math.floor(math.log2(span))
-            scale = xp.clip(scale, grid.least, None)
+            scale = _power_of_two(xp, reach(1.0) / unit) / 2.0 ** math.floor(math.log2(span))
+            scale = _within(xp, scale, grid.least, grid.peak)
     scale = xp.where(all_zero, xp.ones_like(scale), scale) * unit
-    return xp.clip(scale, _smallest(xp, scale), None)
+    return _within(xp, scale, _smallest(xp, scale), math.inf)
 
 
 def scale_codes(xp: Any, scale: Array, scheme: Scheme) -> tuple[Array, Array | None]:
@@ -73,6 +73,17 @@ def _units(xp: Any, scale: Array, peak: float) -> list[Array]:
     """The floats whose product with `peak` may be the largest scale, by what a multiplication and a division round."""
     unit = xp.max(scale) / peak
     return [unit, xp.nextafter(unit, xp.zeros_like(unit)), xp.nextafter(unit, xp.full_like(unit, xp.inf))]
+
+
+def _power_of_two(xp: Any, x: Array) -> Array:
+    """The largest power of two that is not above `x`: its exponent without its mantissa. Subnormal numbers become 0."""
+    mantissa_bits, integer = (23, xp.int32) if x.dtype == xp.float32 else (52, xp.int64)
+    return (x.view(integer) & -(2**mantissa_bits)).view(x.dtype)
+
+
+def _within(xp: Any, x: Array, least: float, most: float) -> Array:
+    """`x`, clamped: array-api-compat's clip takes several times as long on NumPy arrays."""
+    return xp.minimum(xp.maximum(x, xp.full_like(x, least)), xp.full_like(x, most))
 
 
 def _smallest(xp: Any, x: Array) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from labutils.arrays.grids import nearest
 from labutils.arrays.grids.base import Grid
-from labutils.arrays.inputs import Array, numpy_on_cpu
+from labutils.arrays.inputs import Array
 
 
 class Table(Grid):
@@ -43,8 +43,7 @@ class Table(Grid):
 
     def to_codes(self, xp: Any, steps: Array, zero_point: Array | None = None) -> Array:
         """The codes of the values nearest to `steps`; beyond the grid, of its ends."""
-        library, (xp, steps) = xp, numpy_on_cpu(xp, steps)
-        return library.asarray(xp.astype(self._codes(xp, steps), getattr(xp, self.code_dtype), copy=False))
+        return xp.astype(self._codes(xp, steps), getattr(xp, self.code_dtype), copy=False)
 
     def _codes(self, xp: Any, steps: Array) -> Array:
         """What `to_codes` returns, as integers of any type."""
