@@ -91,7 +91,10 @@ def clip_search(weight: Tensor, hessian: Tensor, scheme: Scheme = GROUPS, clips:
     A clip is the fraction of the range that the grid spans, `Scheme.clip`. Every group is judged alone, by its own
     block of the Hessian: errors that cancel between groups do not count. `scheme` has PerGroup, PerAxis(0) or
     PerTensor; there, a row or the whole weight is the group, and the loss is never above that of the full range.
+    ValueError for a scheme with a tensor's scale: it would be another one at every clip.
     """
+    if isinstance(scheme, Scheme) and scheme.tensor_scale:
+        raise ValueError(f"clips of single groups do not go with one scale of the tensor, got {scheme}")
     weight, hessian = checked_problem(weight, hessian)
     hessian = hessian.to(weight.dtype)
     choices = [choose_qparams(weight, replace(scheme, clip=clip * scheme.clip)) for clip in clips]

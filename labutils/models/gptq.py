@@ -62,7 +62,8 @@ def gptq_quantize(
     The scale and zero point of a group are chosen when its first column is reached, from the weights as they are then:
     the updates have moved them. In activation order the columns of a group are reached one here, one there, so scales
     are chosen beforehand, from the weights as they came, and groups stay runs of columns in their original places
-    ("static groups"): they need no index to be stored. One scale for all, or for a row, is chosen beforehand, too.
+    ("static groups"): they need no index to be stored. One scale for all, or for a row, is chosen beforehand, too, and
+    so are scales in units of a tensor's scale.
 
     A channel that was always 0 (H_jj = 0) is rounded to nearest, and so is everything where H is diagonal. ValueError
     for a Hessian that does not fit, or that cannot be inverted with this damping.
@@ -74,7 +75,8 @@ def gptq_quantize(
     order = _order(hessian, true_or_false(activation_order, "activation_order"))
     factor = inverse_factor(hessian[order][:, order], damping).to(weight.dtype)
     round_scale = round_scale or torch.clone
-    if qparams is None and isinstance(scheme.granularity, PerGroup) and not activation_order:
+    is_dynamic = isinstance(scheme.granularity, PerGroup) and not activation_order and not scheme.tensor_scale
+    if qparams is None and is_dynamic:
         of_columns = _GroupQParams(scheme, round_scale)
     else:
         of_columns = _FixedQParams(weight, scheme, order, round_scale, qparams)

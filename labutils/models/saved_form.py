@@ -11,9 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from labutils.arrays.grids import NF4, FloatGrid, Grid, Integers
+from labutils.arrays.grids.floats import SPECIALS
 from labutils.arrays.scheme import PerAxis, PerGroup, PerTensor, Scheme
 
 GRANULARITIES = (PerTensor, PerAxis, PerGroup)
+CODEBOOKS = (NF4,)  # that a number can stand for; others' values are nowhere in what is saved
 
 
 def scheme_numbers(scheme: Scheme) -> list[int]:
@@ -22,11 +25,13 @@ def scheme_numbers(scheme: Scheme) -> list[int]:
     >>> scheme_numbers(Scheme(4, granularity=PerGroup(32)))
     [4, 1, 2, 32]
 
-    `clip` plays no part in reading codes.
+    Numbers of another grid than integers follow. `clip` and the grid of scales play no part in reading codes.
+    ValueError for a codebook other than NF4.
     """
     granularity = scheme.granularity
     argument = granularity.axis % 2 if isinstance(granularity, PerAxis) else getattr(granularity, "group_size", 0)
-    return [scheme.num_bits, int(scheme.symmetric), GRANULARITIES.index(type(granularity)), argument]
+    kind = GRANULARITIES.index(type(granularity))
+    return [scheme.num_bits, int(scheme.symmetric), kind, argument, *_grid_numbers(scheme.grid)]
 
 
 def scheme_of(numbers: Sequence[int]) -> Scheme:
@@ -35,9 +40,29 @@ def scheme_of(numbers: Sequence[int]) -> Scheme:
     >>> scheme_of([4, 1, 2, 32]).granularity
     PerGroup(group_size=32)
     """
-    num_bits, symmetric, kind, argument = (int(number) for number in numbers)
-    granularity = GRANULARITIES[kind]
-    return Scheme(num_bits, bool(symmetric), granularity() if granularity is PerTensor else granularity(argument))
+    num_bits, symmetric, kind, argument, *of_grid = (int(number) for number in numbers)
+    kind = GRANULARITIES[kind]
+    granularity = kind() if kind is PerTensor else kind(argument)
+    if not of_grid:
+        return Scheme(num_bits, bool(symmetric), granularity)
+    return Scheme(grid=_grid_of(of_grid), granularity=granularity)
+
+
+def _grid_numbers(grid: Grid) -> list[int]:
+    if isinstance(grid, Integers):
+        return []
+    if isinstance(grid, FloatGrid):
+        return [grid.exponent_bits, grid.mantissa_bits, SPECIALS.index(grid.specials), int(grid.signed)]
+    if grid in CODEBOOKS:
+        return [CODEBOOKS.index(grid)]
+    raise ValueError(f"codes of {grid!r} cannot be saved or exported: of codebooks, only {CODEBOOKS} can")
+
+
+def _grid_of(numbers: Sequence[int]) -> Grid:
+    if len(numbers) == 1:
+        return CODEBOOKS[numbers[0]]
+    exponent_bits, mantissa_bits, specials, signed = numbers
+    return FloatGrid(exponent_bits, mantissa_bits, SPECIALS[specials], bool(signed))
 
 
 class SavesForm(nn.Module):

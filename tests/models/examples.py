@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from labutils.arrays.block_formats import FP8, MXFP4
+from labutils.arrays.grids import NF4, FloatGrid
 from labutils.arrays.scheme import PerAxis, PerGroup, Scheme
 from labutils.models.layers import Int8Linear, PackedLinear, repack
 
@@ -30,7 +32,22 @@ CONVERTS = {
     "4 bits in groups, asymmetric, repacked": repacked(Scheme(4, symmetric=False, granularity=PerGroup(24))),
     "W8A8": Int8Linear,
     "W8A8, repacked": lambda layer: repack(Int8Linear(layer)),
+    "MXFP4": MXFP4,
+    "FP8": FP8,
+    "NF4 in groups": Scheme(grid=NF4, granularity=PerGroup(32)),
 }
+
+
+def relative_noise(convert):
+    """What rounding to the nearest adds at most, relative to the weights: 2^(1-b) of b bits.
+
+    A float with a mantissa of m bits is off by half of its last place, 2^-(m+1), and MX's scale saturates some more.
+    """
+    grid = getattr(convert, "grid", None)
+    bits = grid.mantissa_bits + 2 if isinstance(grid, FloatGrid) else getattr(convert, "num_bits", 8)
+    return 2.0 ** (1 - bits)
+
+
 every_convert = pytest.mark.parametrize("convert", CONVERTS.values(), ids=CONVERTS)
 
 

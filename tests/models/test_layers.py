@@ -16,7 +16,7 @@ from labutils.arrays.affine import fake_quantize
 from labutils.arrays.scheme import PerAxis, PerGroup, PerTensor, Scheme
 from labutils.models.conversion import quantize_model
 from labutils.models.layers import Int8Linear, PackedLinear, QuantizedLinear
-from tests.models.examples import CHANNELS, every_convert, inputs, layer, model
+from tests.models.examples import CHANNELS, every_convert, inputs, layer, model, relative_noise
 
 # --- what a layer computes --------------------------------------------------------------------------------------------
 
@@ -48,8 +48,7 @@ def test_quantization_noise_is_all_that_a_layer_adds(convert):
     linear, x = layer(64, 64), inputs(200, 64)
     replaced = quantize_model(linear, convert)
     noise = replaced(x) - linear(x)
-    bits = getattr(convert, "num_bits", 8)
-    assert float(noise.norm() / linear(x).norm()) < 2.0 ** (1 - bits)
+    assert float(noise.norm() / linear(x).norm()) < relative_noise(convert)
     assert float(noise.mean().abs()) < 3 * float(noise.std()) / np.sqrt(noise.numel()) + 0.5 * float(noise.std())
 
 
@@ -74,9 +73,8 @@ def test_dtypes_mix_and_the_result_has_that_of_the_activations(convert, weights,
     found = quantize_model(linear, convert)(x)
     assert found.dtype == activations
     expected = linear.double()(x.double())
-    bits = getattr(convert, "num_bits", 8)
     # quantization noise, and the 8 significant bits of bfloat16
-    assert float((found.double() - expected).norm() / expected.norm()) < 2.0 ** (1 - bits) + 2**-7
+    assert float((found.double() - expected).norm() / expected.norm()) < relative_noise(convert) + 2**-7
 
 
 ODD = {
@@ -100,8 +98,7 @@ def test_odd_layers_are_quantized_like_others(convert, linear):
     x = inputs(6, linear.in_features)
     expected, found = linear(x), quantize_model(linear, convert)(x)
     plain = expected if linear.bias is None else expected - linear.bias
-    bits = getattr(convert, "num_bits", 8)
-    tolerance = 2.0 ** (2 - bits) * float(plain.norm()) + 2**-20 * float(expected.norm())
+    tolerance = 2 * relative_noise(convert) * float(plain.norm()) + 2**-20 * float(expected.norm())
     assert float((found - expected).norm()) <= tolerance
 
 

@@ -6,7 +6,7 @@ Specification" 1.0. A code is the number's own bit pattern.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -36,7 +36,6 @@ class FloatGrid(Table):
     specials  "none": all codes are numbers. "nan": the last code of either sign is NaN. "ieee": with the largest
               exponent, mantissa 0 is infinity and all others are NaN
     signed    False: no sign bit; what is below 0 goes to the smallest value
-    name      that `repr` shows
 
     The exponent's bias is 2^(exponent_bits - 1) - 1. Without a mantissa there is no 0: code 0 is 2^-bias. Rounding goes
     to the nearest number, ties to the even code, and saturates: no number becomes infinity or NaN. -0.0 keeps its sign.
@@ -46,7 +45,6 @@ class FloatGrid(Table):
     mantissa_bits: int
     specials: str = "none"
     signed: bool = True
-    name: str | None = field(default=None, compare=False)
 
     def __post_init__(self):
         for part, least, most in (("exponent_bits", 1, 8), ("mantissa_bits", 0, 10)):
@@ -60,13 +58,13 @@ class FloatGrid(Table):
         if not 2 <= self.num_bits <= 16:
             raise ValueError(f"a float grid has from 2 to 16 bits, got {self.num_bits}")
         if len(self.ascending) < 2:
-            raise ValueError(f"a grid needs two numbers at least, and {self!r} has {len(self.ascending)}")
+            raise ValueError(f"a grid needs two numbers at least, and this one has {len(self.ascending)}")
         if self.peak > np.finfo(np.float32).max:
-            raise ValueError(f"the largest number must fit into float32, and that of {self!r} is {self.peak:g}")
+            raise ValueError(f"the largest number must fit into float32, got {self.peak:g}")
 
     def __repr__(self) -> str:
-        if self.name:
-            return self.name
+        if self in NAMES:
+            return NAMES[self]
         given = (self.exponent_bits, self.mantissa_bits, self.specials, self.signed)
         return f"FloatGrid({', '.join(map(repr, given))})"
 
@@ -170,11 +168,21 @@ class FloatGrid(Table):
         return codes
 
 
-E2M1 = FloatGrid(2, 1, name="E2M1")  # FP4
-E2M3 = FloatGrid(2, 3, name="E2M3")  # FP6
-E3M2 = FloatGrid(3, 2, name="E3M2")  # FP6
-E4M3 = FloatGrid(4, 3, "nan", name="E4M3")  # FP8 with a large mantissa; torch.float8_e4m3fn
-E5M2 = FloatGrid(5, 2, "ieee", name="E5M2")  # FP8 with a large exponent
-E8M0 = FloatGrid(8, 0, "nan", signed=False, name="E8M0")  # the scales of OCP's MX formats: powers of two
-FLOAT16 = FloatGrid(5, 10, "ieee", name="FLOAT16")
-BFLOAT16 = FloatGrid(8, 7, "ieee", name="BFLOAT16")
+E2M1 = FloatGrid(2, 1)  # FP4
+E2M3 = FloatGrid(2, 3)  # FP6
+E3M2 = FloatGrid(3, 2)  # FP6
+E4M3 = FloatGrid(4, 3, "nan")  # FP8 with a large mantissa; torch.float8_e4m3fn
+E5M2 = FloatGrid(5, 2, "ieee")  # FP8 with a large exponent
+E8M0 = FloatGrid(8, 0, "nan", signed=False)  # the scales of OCP's MX formats: powers of two
+FLOAT16 = FloatGrid(5, 10, "ieee")
+BFLOAT16 = FloatGrid(8, 7, "ieee")
+NAMES = {
+    E2M1: "E2M1",
+    E2M3: "E2M3",
+    E3M2: "E3M2",
+    E4M3: "E4M3",
+    E5M2: "E5M2",
+    E8M0: "E8M0",
+    FLOAT16: "FLOAT16",
+    BFLOAT16: "BFLOAT16",
+}

@@ -12,6 +12,7 @@ They are for inference: their weights are buffers, and no gradient reaches a wei
 `deepcopy`, `pickle`, `.to()` and safetensors like any layer; what is saved does not depend on the machine.
 """
 
+from labutils.arrays.grids import Integers
 from labutils.arrays.scheme import Scheme
 from labutils.models.layers.base import GROUPS, PER_CHANNEL
 from labutils.models.layers.held import HeldLinear, repack
@@ -32,11 +33,15 @@ __all__ = [
 
 
 def layer_kind(scheme: Scheme) -> type[QuantizedLinear] | type[PackedLinear]:
-    """The layer for weights of `scheme` and float activations: below 8 bits, codes are packed.
+    """The layer for weights of `scheme` and float activations: below 8 bits, integers are packed.
 
     >>> layer_kind(Scheme(8)).__name__, layer_kind(Scheme(4)).__name__
     ('QuantizedLinear', 'PackedLinear')
+
+    A PackedLinear has integers, and scales that it rounds in a way of its own. So other grids, and schemes that say
+    where scales lie, get a QuantizedLinear: right in every number, and a byte for each code.
     """
     if not isinstance(scheme, Scheme):
         raise TypeError(f"scheme must be a Scheme, got {scheme!r}")
-    return PackedLinear if scheme.num_bits < 8 else QuantizedLinear
+    is_packed = isinstance(scheme.grid, Integers) and scheme.scale_grid is None and scheme.num_bits < 8
+    return PackedLinear if is_packed else QuantizedLinear

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from labutils.arrays.affine import QuantizedArray
+from labutils.arrays.grids import Integers
 from labutils.arrays.scheme import PerAxis, PerGroup, PerTensor, Scheme
 from labutils.models.inputs import describe, in_autocast_dtype, require_features
 from labutils.models.saved_form import SavesForm, scheme_numbers, scheme_of
@@ -47,8 +48,9 @@ class LinearBase(SavesForm):
         raise NotImplementedError
 
     def _form(self) -> list[int] | None:
-        """Codes of a byte or two with one scale, or one for each output, can be read in one way only."""
-        return None if self.scheme.granularity in (PerTensor(), PerAxis(0)) else scheme_numbers(self.scheme)
+        """Integers of a byte or two with one scale, or one for each output, can be read in one way only."""
+        is_plain = isinstance(self.scheme.grid, Integers) and self.scheme.granularity in (PerTensor(), PerAxis(0))
+        return None if is_plain else scheme_numbers(self.scheme)
 
     def _describe_form(self, numbers: Sequence[int] | None) -> str:
         return describe_scheme(self.scheme if numbers is None else scheme_of(numbers))
@@ -58,8 +60,10 @@ class LinearBase(SavesForm):
 
 
 def describe_scheme(scheme: Scheme) -> str:
-    """A scheme as a layer's repr shows it: "4 bits, PerGroup(group_size=32), asymmetric"."""
-    return f"{scheme.num_bits} bits, {scheme.granularity}" + ("" if scheme.symmetric else ", asymmetric")
+    """A scheme as a layer's repr shows it: "4 bits, PerGroup(group_size=32), asymmetric", or with its grids' names."""
+    values = f"{scheme.num_bits} bits" if isinstance(scheme.grid, Integers) else repr(scheme.grid)
+    scales = "" if scheme.scale_grid is None else f", scales in {scheme.scale_grid!r}"
+    return f"{values}, {scheme.granularity}{'' if scheme.symmetric else ', asymmetric'}{scales}"
 
 
 def require_codes_of(linear: nn.Linear, quantized: QuantizedArray) -> None:

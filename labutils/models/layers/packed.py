@@ -9,6 +9,7 @@ from torch import nn
 
 from labutils.arrays import affine, packing
 from labutils.arrays.affine import QuantizedArray
+from labutils.arrays.grids import Integers
 from labutils.arrays.scheme import PerAxis, PerGroup, Scheme
 from labutils.models import kernels
 from labutils.models.layers.base import GROUPS, describe_scheme, require_codes_of
@@ -93,6 +94,11 @@ def _in_groups(scheme: Scheme, linear: nn.Linear) -> Scheme:
     """`scheme`, with PerAxis(0) as groups of a whole row."""
     if not isinstance(scheme, Scheme):
         raise TypeError(f"scheme must be a Scheme, got {scheme!r}")
+    if not isinstance(scheme.grid, Integers) or scheme.scale_grid is not None:
+        raise ValueError(
+            f"a packed weight holds integers and scales in bfloat16, got {describe_scheme(scheme)}: "
+            "QuantizedLinear takes every grid"
+        )
     if isinstance(scheme.granularity, PerGroup):
         return scheme
     if scheme.granularity not in (PerAxis(0), PerAxis(-2)):

@@ -26,13 +26,15 @@ class QuantizedLinear(LinearBase):
     (QuantizedLinear(512, 256, bias=True, int8 codes, 8 bits, PerAxis(axis=0)), 133120)
 
     131,072 codes of a byte, 256 scales and 256 biases of 4. Smaller than float, and slower: dequantizing comes on top.
+    Other grids than integers come here, too, such as those of MXFP4: a code takes a byte, and a scale is a float.
     """
 
     def __init__(self, linear: nn.Linear, scheme: Scheme = PER_CHANNEL, quantized: QuantizedArray | None = None):
         linear = plain_linear(linear)
         super().__init__(linear, scheme)
         quantized = affine.quantize(linear.weight, scheme) if quantized is None else quantized
-        self.register_buffer("codes", quantized.codes)
+        # A copy: after a short last group the codes are part of a longer storage, which files would refuse.
+        self.register_buffer("codes", quantized.codes.clone(memory_format=torch.contiguous_format))
         self.register_buffer("scale", quantized.scale)
         self.register_buffer("zero_point", None if scheme.symmetric else quantized.zero_point)
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from labutils.arrays import affine
+from labutils.arrays.grids import Integers
 from labutils.arrays.scheme import PerAxis, PerTensor, Scheme
 from labutils.models.kept_dtypes import KeepsScales
 from labutils.models.layers import PER_CHANNEL, Int8Linear
@@ -35,8 +36,11 @@ class StaticInt8Linear(KeepsScales, Int8Linear):
     def __init__(self, linear: nn.Linear, input_max: Tensor, scheme: Scheme = PER_CHANNEL):
         linear = plain_linear(linear)
         super().__init__(linear)
-        if scheme.num_bits > 8 or not scheme.symmetric or scheme.granularity not in (PerAxis(0), PerTensor()):
-            raise ValueError(f"scheme must be symmetric, of 2 to 8 bits, with PerAxis(0) or PerTensor(), got {scheme}")
+        is_int8 = isinstance(scheme.grid, Integers) and scheme.symmetric and scheme.num_bits <= 8
+        if not is_int8 or scheme.granularity not in (PerAxis(0), PerTensor()):
+            raise ValueError(
+                f"scheme must be symmetric integers of 2 to 8 bits, with PerAxis(0) or PerTensor(), got {scheme}"
+            )
         require_maxima(input_max, linear.in_features)
         self.scheme = scheme
         weight = affine.quantize(linear.weight, scheme)
