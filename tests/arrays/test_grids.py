@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from labutils.arrays.affine import choose_qparams, dequantize, fake_quantize, quantize
-from labutils.arrays.grids import Grid, Integers
+from labutils.arrays.grids import E2M1, E3M2, E4M3, E5M2, NF4, Codebook, Integers
 from labutils.arrays.scheme import PerGroup, Scheme
 
 GRIDS = [Integers(num_bits, symmetric) for num_bits in range(2, 17) for symmetric in (True, False)]
@@ -160,53 +160,38 @@ def test_what_is_no_grid_is_refused(given):
 # --- another grid needs no other code ---
 
 
-@dataclasses.dataclass(frozen=True)
-class Table(Grid):
-    """Any values, ascending: a code is the place of its value in the table."""
-
-    values: tuple[float, ...]
-    num_bits = 4
-    symmetric = True
-    quant_min = 0
-    code_dtype = "uint8"
-    quant_max = property(lambda self: len(self.values) - 1)
-    span = property(lambda self: self.values[-1])
-    peak = property(lambda self: max(map(abs, self.values)))
-    levels = property(lambda self: np.array(self.values))
-
-    def to_codes(self, xp, steps, zero_point=None):
-        return np.searchsorted((self.levels[1:] + self.levels[:-1]) / 2, steps).astype(np.uint8)
-
-    def to_steps(self, xp, codes, dtype, zero_point=None):
-        return self.levels.astype(dtype)[codes]
-
-
-MAGNITUDES = (0, 0.5, 1, 1.5, 2, 3, 4, 6)  # of a 4-bit float with two bits of exponent and one of mantissa
-FOUR_BIT_FLOAT = Table((*(-m for m in MAGNITUDES[:0:-1]), *MAGNITUDES))
-
-
 def test_a_table_of_values_is_a_grid_like_any_other():
     x = np.array([-6, -1.2, 0, 0.24, 0.26, 4.9, 5.1, 12], np.float32)
-    scheme = Scheme(grid=FOUR_BIT_FLOAT, granularity=PerGroup(4))
+    scheme = Scheme(grid=E2M1, granularity=PerGroup(4))
     assert (scheme.num_bits, scheme.code_dtype) == (4, "uint8")
-    assert "grid=Table(" in repr(scheme)
     quantized = quantize(x, scheme)
     assert quantized.scale.tolist() == [1, 2]
     assert quantized.codes.dtype == np.uint8
     assert dequantize(quantized).tolist() == [-6, -1, 0, 0, 0, 4, 6, 12]
 
 
-@given(hnp.arrays(np.float32, (3, 10), elements=st.floats(-1e3, 1e3, width=32)))
-def test_every_value_goes_to_a_nearest_one_of_a_table_times_its_scale(x):
-    scheme = Scheme(grid=FOUR_BIT_FLOAT, granularity=PerGroup(5))
+@given(
+    hnp.arrays(np.float32, (3, 10), elements=st.floats(-1e3, 1e3, width=32)),
+    st.sampled_from([E2M1, E3M2, E4M3, E5M2, NF4, Codebook((-2, -1.5, 0, 0.7))]),
+)
+def test_every_value_goes_to_a_nearest_one_of_a_table_times_its_scale(x, grid):
+    scheme = Scheme(grid=grid, granularity=PerGroup(5))
     scale, _ = choose_qparams(x, scheme)
-    levels = FOUR_BIT_FLOAT.levels * np.repeat(scale, 5, axis=1)[..., None].astype(float)
+    finite = grid.levels[np.isfinite(grid.levels)]
+    levels = finite * np.repeat(scale, 5, axis=1)[..., None].astype(float)
     nearest = np.abs(x[..., None] - levels).min(axis=-1)
     error = np.abs(x.astype(float) - fake_quantize(x, scheme))
-    assert np.all(error <= nearest + 6 * 2.0**-23 * np.repeat(scale, 5, axis=1))
+    assert np.all(error <= nearest + grid.peak * 2.0**-23 * np.repeat(scale, 5, axis=1))
 
 
+@pytest.mark.parametrize("grid", [E2M1, E5M2, NF4], ids=repr)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_the_largest_floats_stay_finite_on_a_table(dtype):
+def test_the_largest_floats_stay_finite_on_a_table(dtype, grid):
     x = np.array([np.finfo(dtype).max, -np.finfo(dtype).max, 0], dtype)
-    assert np.allclose(fake_quantize(x, Scheme(grid=FOUR_BIT_FLOAT)), x)
+    assert np.allclose(fake_quantize(x, Scheme(grid=grid)), x)
+
+
+@pytest.mark.parametrize("given", [{"num_bits": 4}, {"symmetric": False}], ids=str)
+def test_bits_and_symmetry_are_a_grid_of_integers(given):
+    with pytest.raises(TypeError, match="belong to a grid of integers, and grid is E2M1"):
+        Scheme(grid=E2M1, **given)

@@ -155,9 +155,9 @@ class FloatGrid(Table):
         width, bias = FIELDS[x.itemsize]
         smallest_normal = xp.asarray(2.0 ** (1 - self.bias), dtype=x.dtype, device=array_api_compat.device(x))
         peak = xp.asarray(self.peak, dtype=x.dtype, device=array_api_compat.device(x))
+        x = xp.minimum(x, peak)
         exponent = xp.maximum(x, smallest_normal).view(integer)
         exponent &= -(2**width)  # the exponent's field alone, of 2^E
-        x = xp.minimum(x, peak)
         large = exponent + ((width - self.mantissa_bits) << width)  # 2^width steps
         x += large.view(x.dtype)
         codes = x.view(integer)
