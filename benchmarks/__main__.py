@@ -15,7 +15,7 @@ import sys
 import torch
 from tqdm import tqdm
 
-from benchmarks import browser, encoding, explorer, imports, linear, memory, packing, quantize, training
+from benchmarks import browser, encoding, explorer, grids, imports, linear, memory, packing, quantize, training
 from benchmarks.tables import machine, markdown
 
 
@@ -30,6 +30,7 @@ def main():
         ("One explorer update in the kernel, a million values", explorer.table(progress=progress)),
         *browser.tables(progress=progress),
         *quantize.tables(progress=progress),
+        ("Grids that are not integers, 4096 x 4096 float32, milliseconds", grids.table(progress=progress)),
         ("Packing and groups, 4096 x 4096 at 4 bits, milliseconds", packing.table(progress=progress)),
         *linear.tables(progress=progress),
         ("MiniLM, 256 sentences", encoding.table(progress=progress)),

@@ -18,6 +18,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "arrays": ["calibration", "packing", "theory"],
         "arrays.affine": ["choose_qparams", "dequantize", "fake_quantize", "qparams_of_range", "quantize"],
+        "arrays.block_formats": ["FP8", "MXFP4", "MXFP8", "NVFP4"],
+        "arrays.codebooks": ["kmeans_codebook"],
+        "arrays.grids": ["E2M1", "E4M3", "E5M2", "E8M0", "NF4", "Codebook", "FloatGrid", "Integers"],
         "arrays.metrics": ["quantization_error", "sqnr_db"],
         "arrays.scheme": ["PerAxis", "PerGroup", "PerTensor", "Scheme"],
         "course": ["doctor", "palette"],

@@ -14,6 +14,7 @@ from benchmarks import (
     decoding,
     encoding,
     explorer,
+    grids,
     imports,
     language,
     linear,
@@ -59,6 +60,12 @@ def test_quantize_tables_have_a_row_for_each_granularity_and_phase():
         assert row["torchao / labutils"] == pytest.approx(row["torchao"] / row["labutils"])
     dequantizing = next(row for row in phases if row["phase"] == "dequantize")
     assert math.isnan(dequantizing["torch"]), "torch's fake-quantize makes no codes to dequantize"
+
+
+def test_a_row_for_each_format_that_torchao_has():
+    rows = grids.table(side=128, repeats=1)
+    assert [row["format"] for row in rows] == list(grids.THEIRS)
+    assert all(row["labutils"] > 0 and row["torchao"] > 0 for row in rows)
 
 
 def test_packers_pack_the_same_codes():

@@ -25,7 +25,11 @@ def blocks(x, size):
     return x.reshape(len(x), -1, size)
 
 
-@pytest.mark.parametrize("scheme, emax, oracle", [(MXFP4, 2, ml_dtypes.float4_e2m1fn), (MXFP8, 8, ml_dtypes.float8_e4m3fn)], ids=["MXFP4", "MXFP8"])  # fmt: skip
+@pytest.mark.parametrize(
+    "scheme, emax, oracle",
+    [(MXFP4, 2, ml_dtypes.float4_e2m1fn), (MXFP8, 8, ml_dtypes.float8_e4m3fn)],
+    ids=["MXFP4", "MXFP8"],
+)
 def test_mx_as_ocp_says(scheme, emax, oracle):
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(16, 256)) * np.exp2(rng.integers(-60, 60, (16, 1)))).astype(np.float32)
@@ -52,7 +56,9 @@ def test_nvfp4_as_nvidia_says():
     assert scale.astype(float).max() == 448
 
 
-@pytest.mark.parametrize("scheme, per_block", [(MXFP4, 4.25), (MXFP8, 8.25), (Scheme(grid=E2M1, granularity=PerGroup(16), scale_grid=E4M3), 4.5)], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "scheme, per_block", [(MXFP4, 4.25), (MXFP8, 8.25), (replace(NVFP4, tensor_scale=False), 4.5)], ids=str
+)
 def test_bits_per_weight_count_the_scales(scheme, per_block):
     assert bits_per_weight(scheme, (4096, 4096)) == per_block
 
@@ -188,7 +194,17 @@ def test_scales_off_their_grid_have_no_codes():
 
 # --- real weights ---
 
-MINILM = {"INT4 g128": 16.48, "INT4 g32": 19.15, "INT4 g16": 20.65, "NF4 g64": 20.15, "MXFP4": 18.33, "NVFP4": 20.64, "FP8": 31.72, "MXFP8": 30.23, "INT8": 35.44}  # fmt: skip
+MINILM = {
+    "INT4 g128": 16.48,
+    "INT4 g32": 19.15,
+    "INT4 g16": 20.65,
+    "NF4 g64": 20.15,
+    "MXFP4": 18.33,
+    "NVFP4": 20.64,
+    "FP8": 31.72,
+    "MXFP8": 30.23,
+    "INT8": 35.44,
+}
 
 
 @pytest.mark.parametrize("name, decibels", MINILM.items())

@@ -59,7 +59,7 @@ class FloatGrid(Table):
             raise ValueError(f"a float grid has from 2 to 16 bits, got {self.num_bits}")
         if len(self.ascending) < 2:
             raise ValueError(f"a grid needs two numbers at least, and this one has {len(self.ascending)}")
-        if self.peak > np.finfo(np.float32).max:
+        if self.peak > float(np.finfo(np.float32).max):
             raise ValueError(f"the largest number must fit into float32, got {self.peak:g}")
 
     def __repr__(self) -> str:
