@@ -50,11 +50,9 @@ def scale_of_range(xp: Any, low: Array, high: Array, scheme: Scheme) -> Array:
 def scale_codes(xp: Any, scale: Array, scheme: Scheme) -> tuple[Array, Array | None]:
     """The codes of `scale` on the scheme's grid of scales, and the tensor's scale, or None where there is none.
 
-    >>> w = np.array([[6.0, 1.0], [0.5, 0.0]], dtype=np.float32)
-    >>> scale, _ = choose_qparams(w, replace(NVFP4, granularity=PerGroup(2)))
-    >>> scale_codes(np, scale, NVFP4)
-    (array([[126],
-           [ 90]], dtype=uint8), np.float32(0.0022321429))
+    >>> from labutils.arrays.block_formats import NVFP4
+    >>> scale_codes(np, np.array([448.0, 1.0, 0.25]), NVFP4)
+    (array([126,  56,  40], dtype=uint8), np.float64(1.0))
 
     ValueError for a scheme without a grid of scales, and for scales that are not on it.
     """

@@ -21,7 +21,7 @@ LARGEST = 2.0**120  # no sum or multiple of values comes near the largest float3
 class Codebook(Table):
     """Any values, ascending: a code is the place of its value, and the nearest value is taken, ties to the even place.
 
-    >>> Codebook((-1, -0.2, 0, 0.3, 1)).to_codes(np, np.array([-0.6, -0.1, 0.1, 0.2, 7.0]))
+    >>> Codebook((-1, -0.2, 0, 0.3, 1)).to_codes(np, np.array([-0.7, -0.1, 0.1, 0.2, 7.0]))
     array([0, 2, 2, 3, 4], dtype=uint8)
 
     values  2 to 65,536 numbers, strictly ascending and finite
