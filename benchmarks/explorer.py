@@ -11,12 +11,16 @@ from labutils.labs.catalogue import EXPLORERS
 
 NAMES = tuple(EXPLORERS)
 OPENINGS = {  # for explorers that do not take an array of any shape: as in their lab, or over a matrix
+    "explore_cache": lambda x: labutils.explore_cache(data.language_model()),
     "explore_digit": lambda x: labutils.explore_digit(7),
+    "explore_gptq": lambda x: labutils.explore_gptq(*layer_of(x)),
     "explore_granularity": lambda x: labutils.explore_granularity(rows(x)),
     "explore_groups": lambda x: labutils.explore_groups(rows(x)),
     "explore_linear": lambda x: labutils.explore_linear(),
     "explore_model": lambda x: labutils.explore_model(data.digits_model()),
+    "explore_sentence": lambda x: labutils.explore_sentence(),
     "explore_smoothing": lambda x: labutils.explore_smoothing(rows(x)[:256], rows(x)),
+    "explore_text": lambda x: labutils.explore_text(data.language_model()),
     "explore_training": lambda x: labutils.explore_training(),
 }
 SIZE = 10**6  # values
@@ -32,6 +36,14 @@ def rows(x):
     """`x` as a square matrix, or nearly so."""
     width = int(x.size**0.5)
     return x[: x.size // width * width].reshape(-1, width)
+
+
+def layer_of(x, width=384):
+    """A weight, and the Hessian of inputs, as of one of MiniLM's layers."""
+    import torch
+
+    values = torch.from_numpy(x[: 2 * width * width]).view(2, width, width)
+    return values[0], 2 * values[1].T @ values[1]
 
 
 def table(names=NAMES, size=SIZE, repeats=4, progress=lambda rounds, title: rounds):
