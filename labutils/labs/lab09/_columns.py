@@ -206,11 +206,22 @@ def grid_mistakes(right: Columns) -> tuple[Misconception, ...]:
             "Codes are integers: int8 up to 8 bits."),
         Misconception("returns the weights instead of the codes", weights_for_codes(right),
             "Codes and scales are asked for. What they stand for together is for whoever uses them."),
-        Misconception("returns scales and codes in the wrong order", right.but(result=lambda q, scales: (scales, q)),
-            "The contract is `return q, scales`: codes first."),
+        *exchanged(right),
         Misconception("scales of shape (groups, rows)", right.but(result=lambda q, scales: (q, scales.T)),
             "A row of scales for each row of the weight: stack the groups along the last axis."),
     )  # fmt: skip
+
+
+def exchanged(right: Columns) -> tuple[Misconception, ...]:
+    """Of both widths, as a diagnosis compares dtypes, and scales may have either."""
+    return tuple(
+        Misconception(
+            "returns scales and codes in the wrong order",
+            right.but(result=lambda q, scales, dtype=dtype: (scales.astype(dtype), q)),
+            "The contract is `return q, scales`: codes first.",
+        )
+        for dtype in (np.float64, np.float32)
+    )
 
 
 def in_steps(right: Columns) -> Callable:

@@ -13,7 +13,7 @@ from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.labs.contract import arguments
 from labutils.labs.lab09 import LESSON
 from labutils.labs.lab09 import _replay as replay
-from labutils.labs.lab09._columns import Columns, passing_mistakes, peaks_before
+from labutils.labs.lab09._columns import Columns, exchanged, passing_mistakes, peaks_before
 from labutils.labs.lab09._problems import hessian_of, inputs, problem
 from labutils.labs.lab09.gptq_quantize import HAND
 from labutils.labs.tensors import Changed, on_tensors
@@ -66,6 +66,7 @@ def cases() -> list[Case]:
         case("groups and blocks of 6", some, 4, 6, 6),
         case("one scale a row, blocks of 5: the last block is short", problem(5, 23, seed=43), 3, 23, 5),
         case("one block for all", some, 4, 8, 64),
+        case("a row of zeros", (np.concatenate([some[0][:2], some[0][:1] * 0]), some[1]), 4, 4, 8),
         Case("the defaults: groups and blocks of 128", problem(4, 20, seed=44)),
         case("much damping", some, 4, 4, 8, 0.5),
         case("2 bits", problem(8, 16, seed=45), 2, 4, 8),
@@ -172,10 +173,30 @@ def behind(update: Callable) -> InBlocks:
     return right.but(behind=changed)
 
 
+def next_block(w, u, start, stop, errors):
+    end = 2 * stop - start
+    w[:, stop:end] -= errors @ u[start:stop, stop:end]
+
+
+def scales_before_the_block(weight, hessian, num_bits=4, group_size=128, damping=0.01, block_size=128):
+    """As in the published code, which updates a copy of the block."""
+    begun = {}  # the weights as they were when the block began; at first, as they came
+
+    def behind_and_kept(w, u, start, stop, errors):
+        right.behind(w, u, start, stop, errors)
+        begun["w"] = w.copy()
+
+    def span(w, original, start, size):
+        return peaks_before(w, begun.get("w", original), start, size)
+
+    return right.but(behind=behind_and_kept, span=span)(weight, hessian, num_bits, group_size, damping, block_size)
+
+
 MISCONCEPTIONS = (
     Misconception("the columns behind the block are updated at every column", column_by_column,
-        "That is `gptq_quantize` again: right, and as slow. Inside the block update its own columns only, keep the "
-        "errors, and when it is finished update all columns behind it with one product."),
+        "That is `gptq_quantize` again, or blocks that are not of `block_size`: right, and slower. Inside the block "
+        "update its own columns only, keep the errors, and when it is finished update all columns behind it with one "
+        "product."),
     Misconception("the columns behind a block are never updated", right.but(behind=lambda *args: None),
         "When a block is finished, all of its errors still have to reach the columns behind it."),
     Misconception("the columns behind a block are updated twice", right.but(within=lambda stop, length: length),
@@ -186,11 +207,26 @@ MISCONCEPTIONS = (
     Misconception("the sum of the block's errors is passed on with its first row",
         behind(lambda u, start, stop, errors: np.outer(errors.sum(axis=1), u[start, stop:])),
         "Each error goes with its own row of the factor. The sum over the block is a matrix product."),
+    Misconception("the block's errors are not divided when they are passed on",
+        behind(lambda u, start, stop, errors: errors * np.diag(u)[start:stop] @ u[start:stop, stop:]),
+        "The errors that go to the columns behind the block are the same as inside it: each divided by its diagonal "
+        "entry."),
+    Misconception("the first rows of the factor for every block",
+        behind(lambda u, start, stop, errors: errors @ u[: stop - start, stop:]),
+        "The errors of a block belong to the block's own rows of the factor."),
+    Misconception("only the next block is updated", right.but(behind=next_block),
+        "All columns behind the block get its errors, not only those of the next one."),
     Misconception("the block's errors are added", behind(lambda u, start, stop, errors: -errors @ u[start:stop, stop:]),
         "The sign of the last update is turned. It is subtracted, as inside the block."),
+    Misconception("group scales from the weights before their block", scales_before_the_block,
+        "A group that begins inside a block has been moved by the block's columns before it. If you work on a copy of "
+        "the block, take the scale from there."),
+    Misconception("a group of zeros divides by zero", right.but(floor=lambda scale: scale),
+        "A row whose group is all zero has the scale 0, and 0 / 0 is NaN. Its scale is 1."),
     Misconception("group scales from the weights before the updates", right.but(span=peaks_before),
         "The columns of a group have moved when the first of them is reached. Choose the scale then, from the weights "
         "as they are then."),
+    *exchanged(right),
     *(m for m in passing_mistakes(right) if m.name != "the update stops at the end of the group"),
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception
 from labutils.labs.contract import arguments
 from labutils.labs.lab09 import LESSON
-from labutils.labs.lab09._columns import Columns, passing_mistakes
+from labutils.labs.lab09._columns import Columns, exchanged, passing_mistakes
 from labutils.labs.lab09._problems import digits_layer, hessian_of, inputs, problem
 from labutils.labs.lab09._replay import judge_columns, read
 from labutils.labs.tensors import on_tensors
@@ -149,6 +149,7 @@ MISCONCEPTIONS = (
     Misconception("a column takes the scale of its place in the new order",
         right.but(group_of=lambda place, order, size: place // size),
         "A column keeps the scale of the group in which it stood: its own place, divided by group_size."),
+    *exchanged(right),
     *passing_mistakes(right),
 )  # fmt: skip
 

@@ -10,7 +10,16 @@ from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.course.exercise import Case, Exercise, Misconception
 from labutils.labs.contract import arguments
 from labutils.labs.lab09 import LESSON
-from labutils.labs.lab09._columns import Columns, grid_mistakes, passing_mistakes, peaks_before, peaks_now
+from labutils.labs.lab09._columns import (
+    Columns,
+    damped,
+    grid_mistakes,
+    ones_for_dead,
+    passed_on,
+    passing_mistakes,
+    peaks_before,
+    peaks_now,
+)
 from labutils.labs.lab09._problems import digits_layer, hessian_of, inputs, problem
 from labutils.labs.lab09._replay import judge_columns, read
 from labutils.labs.tensors import on_tensors
@@ -73,6 +82,7 @@ def cases() -> list[Case]:
         case("8 rows of inputs for 20 columns", few, 4, 10, 0.05),
         case("two dead channels", (some, hessian_of(silent)), 4, 10),
         case("two dead channels, no damping", (some, hessian_of(silent)), 4, 10, 0.0),
+        case("two dead channels, inputs a thousand times smaller", (some, hessian_of(silent) * f4(1e-6)), 4, 10),
         case("uncorrelated inputs: to nearest", (some, free), 4, 10),
         case("a group that is all zero, and moves before it is reached", (hole, hessian), 4, 8),
         case("a row of zeros", (np.concatenate([some[:2], some[:1] * 0]), hessian), 4, 10),
@@ -93,6 +103,16 @@ def first_scale_for_all(w, weight, start, size):
     return np.abs(w[:, :size] if not start else weight[:, :size]).max(axis=1)
 
 
+def from_the_original(weight, hessian, num_bits=4, group_size=128, damping=0.01):
+    """The error of a column is taken from the weight as it came, not as it was moved."""
+    original = weight.numpy().astype(np.float64)
+
+    def update(w, j, error, u):
+        passed_on(w, j, error + (original[:, j] - w[:, j]) / u[j, j], u)
+
+    return right.but(update=update)(weight, hessian, num_bits, group_size, damping)
+
+
 MISCONCEPTIONS = (
     Misconception("group scales from the weights before the updates", right.but(span=peaks_before),
         "The columns of a group have moved when the first of them is reached. Choose the scale then, from the weights "
@@ -109,6 +129,13 @@ MISCONCEPTIONS = (
     Misconception("max(w) instead of max|w|",
         right.but(span=lambda w, weight, start, size: w[:, start : start + size].max(axis=1)),
         "The largest magnitude may be a negative weight. Magnitudes first, then the maximum."),
+    Misconception("the error against the weight as it came", from_the_original,
+        "The errors of the columns before have moved this one on purpose. Its error is the weight as it is *now* minus "
+        "what its code stands for."),
+    Misconception("a dead channel gets its 1 before the damping",
+        right.but(damp=lambda h, damping: damped(ones_for_dead(h), damping)),
+        "The 1 of a dead channel then counts in the mean, and with quiet inputs it is the largest entry. Add the "
+        "damping first, and look for zeros that are still there."),
     *passing_mistakes(right),
     *grid_mistakes(right),
 )  # fmt: skip

@@ -117,6 +117,10 @@ def loss_of_rows(w: np.ndarray, scale: np.ndarray, hessian: np.ndarray, num_bits
     return np.sum(error @ hessian * error, axis=1)
 
 
+def to_grid(w: np.ndarray, scale: np.ndarray, num_bits: int) -> np.ndarray:
+    return clamped(np.round(w / scale), num_bits) * scale
+
+
 @dataclass(frozen=True)
 class Searched(Recipe):
     """result(the scale of the clip that `choose` picks by loss(error(w, scale), H of the group)), for each group."""
@@ -124,7 +128,7 @@ class Searched(Recipe):
     peak: Callable = lambda w: np.abs(w).max(axis=1)
     divisor: Callable = largest_code
     block: Callable = lambda h, group: h[group, group]
-    rounded: Callable = lambda w, scale, num_bits: clamped(np.round(w / scale), num_bits) * scale
+    rounded: Callable = to_grid
     loss: Callable = lambda error, h: np.sum(error @ h * error, axis=1)
     share: Callable = lambda losses: losses  # (C, G, N): who shares a clip
     choose: Callable = lambda losses: losses.argmin(axis=0)
@@ -152,6 +156,12 @@ def first_block(h: np.ndarray, group: slice) -> np.ndarray:
     return h[:length, :length]
 
 
+def error_of_clipped(w: np.ndarray, scale: np.ndarray, num_bits: int) -> np.ndarray:
+    """What rounding alone does, to weights that are clipped already."""
+    clipped = np.clip(w, -scale * largest_code(num_bits), scale * largest_code(num_bits))
+    return clipped - to_grid(clipped, scale, num_bits)
+
+
 def shared_by(axis: int | tuple[int, ...]) -> Callable:
     return lambda losses: np.broadcast_to(losses.sum(axis=axis, keepdims=True), losses.shape)
 
@@ -173,6 +183,12 @@ MISCONCEPTIONS = (
         "Every group of every row has a clip of its own: rows do not meet in the loss."),
     Misconception("one clip for the weight", right.but(share=shared_by((1, 2))),
         "Every group of every row has a clip of its own."),
+    Misconception("clips of your own instead of those given",
+        lambda weight, hessian, num_bits=4, group_size=128, clips=CLIPS: right(weight, hessian, num_bits, group_size),
+        "1, 0.9, ..., 0.5 is the default. Use `clips`."),
+    Misconception("the error of the clipped weight",
+        right.but(rounded=lambda w, scale, num_bits: w - error_of_clipped(w, scale, num_bits)),
+        "What a weight loses by being clipped is part of its error. Compare with the weight as it came."),
     Misconception("the worst clip instead of the best", right.but(choose=lambda losses: losses.argmax(axis=0)),
         "The largest loss was kept. Keep the smallest."),
     Misconception("codes are not clamped", right.but(rounded=lambda w, scale, num_bits: np.round(w / scale) * scale),

@@ -377,3 +377,132 @@ def one_clip_for_all_rows(weight, hessian, num_bits=4, group_size=128, clips=CLI
         return torch.full_like(loss, float(loss.sum()))
 
     return clipped(weight, hessian, num_bits, group_size, clips, summed)
+
+
+def step_of(num_bits):
+    """The right step."""
+
+    def step(w, q, j, scale, u):
+        q[:, j] = rounded(w[:, j], scale, num_bits)
+        w[:, j:] -= torch.outer((w[:, j] - q[:, j] * scale) / u[j, j], u[j, j:])
+
+    return step
+
+
+@mistake("gptq_quantize", "1 before the damping")
+def dead_channels_first(weight, hessian, num_bits=4, group_size=128, damping=0.01):
+    """In the order of the published code."""
+    h = hessian.double().clone()
+    h.diagonal()[h.diagonal() == 0] = 1
+    return columns(weight, upper(h, damping), num_bits, group_size, step_of(num_bits))
+
+
+@mistake("gptq_quantize", "as it came")
+def error_against_the_original(weight, hessian, num_bits=4, group_size=128, damping=0.01):
+    def step(w, q, j, scale, u):
+        q[:, j] = rounded(w[:, j], scale, num_bits)
+        w[:, j + 1 :] -= torch.outer((weight[:, j] - q[:, j] * scale) / u[j, j], u[j, j + 1 :])
+
+    return columns(weight, upper(hessian, damping), num_bits, group_size, step)
+
+
+@mistake("gptq_quantize", "wrong order")
+def scales_first_in_float32(weight, hessian, num_bits=4, group_size=128, damping=0.01):
+    q, scales = columns(weight, upper(hessian, damping), num_bits, group_size, step_of(num_bits))
+    return scales.float(), q
+
+
+@mistake("awq_scales", "worst output")
+def judged_by_the_worst_row(weight, hessian, num_bits=4, group_size=128):
+    scheme = Scheme(num_bits, granularity=PerGroup(group_size))
+
+    def worst(s):
+        error = weight - fake_quantize(weight * s, scheme) / s
+        return float(((error @ hessian) * error).sum(1).max())
+
+    return min(candidates(hessian), key=worst)
+
+
+def blocked(weight, hessian, num_bits, group_size, damping, block_size, behind, copied=False):
+    """`behind(u, start, stop, errors)` is what all columns behind a block lose; `copied` blocks are updated apart."""
+    u, w, q, scales = upper(hessian, damping), weight.double().clone(), torch.zeros_like(weight), []
+    for start in range(0, w.shape[1], block_size):
+        stop = min(start + block_size, w.shape[1])
+        block = w[:, start:stop].clone() if copied else w[:, start:stop]
+        errors = torch.zeros_like(block)
+        for i, j in enumerate(range(start, stop)):
+            if j % group_size == 0:
+                peak = w[:, j : j + group_size].abs().amax(1)
+                scale = torch.where(peak == 0, 1.0, peak / (2 ** (num_bits - 1) - 1))
+                scales.append(scale)
+            q[:, j] = rounded(block[:, i], scale, num_bits)
+            errors[:, i] = (block[:, i] - q[:, j] * scale) / u[j, j]
+            block[:, i:] -= torch.outer(errors[:, i], u[j, j:stop])
+        w[:, stop:] -= behind(u, start, stop, errors)
+    return q.to(torch.int8), torch.stack(scales, 1)
+
+
+def product(u, start, stop, errors):
+    return errors @ u[start:stop, stop:]
+
+
+@mistake("gptq_in_order", "wrong order")
+def loudest_first_scales_first(weight, hessian, num_bits=4, group_size=128, damping=0.01):
+    order = hessian.diagonal().argsort(descending=True)
+    q, scales = in_order(weight, hessian, order, num_bits, group_size, damping)
+    return scales, q
+
+
+@mistake("gptq_in_blocks", "before their block")
+def scale_beside_the_copy(weight, hessian, num_bits=4, group_size=128, damping=0.01, block_size=128):
+    """As the published code has it."""
+    return blocked(weight, hessian, num_bits, group_size, damping, block_size, product, copied=True)
+
+
+@mistake("gptq_in_blocks", "not divided")
+def errors_kept_undivided(weight, hessian, num_bits=4, group_size=128, damping=0.01, block_size=128):
+    def behind(u, start, stop, errors):
+        return (errors * u.diagonal()[start:stop]) @ u[start:stop, stop:]
+
+    return blocked(weight, hessian, num_bits, group_size, damping, block_size, behind)
+
+
+@mistake("gptq_in_blocks", "first rows")
+def rows_from_zero(weight, hessian, num_bits=4, group_size=128, damping=0.01, block_size=128):
+    def behind(u, start, stop, errors):
+        return errors @ u[: stop - start, stop:]
+
+    return blocked(weight, hessian, num_bits, group_size, damping, block_size, behind)
+
+
+@mistake("gptq_in_blocks", "only the next block")
+def next_block_alone(weight, hessian, num_bits=4, group_size=128, damping=0.01, block_size=128):
+    def behind(u, start, stop, errors):
+        moves = errors @ u[start:stop, stop:]
+        moves[:, block_size:] = 0
+        return moves
+
+    return blocked(weight, hessian, num_bits, group_size, damping, block_size, behind)
+
+
+@mistake("search_clip", "those given")
+def clips_of_the_signature(weight, hessian, num_bits=4, group_size=128, clips=CLIPS):
+    return clipped(weight, hessian, num_bits, group_size, CLIPS, quadratic)
+
+
+@mistake("search_clip", "clipped weight")
+def error_of_the_clipped_weight(weight, hessian, num_bits=4, group_size=128, clips=CLIPS):
+    top, found = 2 ** (num_bits - 1) - 1, []
+    for start in range(0, weight.shape[1], group_size):
+        w, h = (m[:, start : start + group_size] for m in (weight, hessian[start : start + group_size]))
+        best = torch.full((len(w),), float("inf"))
+        kept = torch.ones(len(w))
+        for clip in clips:
+            scale = clip * w.abs().amax(1) / top
+            scale[scale == 0] = 1
+            cut = (w / scale[:, None]).clamp(-top, top)
+            loss = quadratic((cut - cut.round()) * scale[:, None], h)
+            kept = torch.where(loss < best, scale, kept)
+            best = torch.minimum(loss, best)
+        found.append(kept)
+    return torch.stack(found, 1)
