@@ -145,7 +145,7 @@ predict(
 # %% [markdown]
 # **Drag** the cursor from left to right. Each cell on the left is a weight's error in steps: left of the cursor weights are
 # rounded, right of it they have only been moved. **Observe** both halves, and on the right what the outputs lose by then.
-# Then drag the damping to 10, and the bits.
+# Then drag the damping to 10 (what it is comes in *One factorization for all columns*), and the bits.
 
 # %%
 small
@@ -195,7 +195,7 @@ print("from the outputs", f"{((x @ e) ** 2).sum():.2f}", "  from H", f"{e @ H @ 
 #
 # | | |
 # |---|---|
-# | input | `batches`, a list of tensors `(..., in_features)`: `(tokens, channels)` or `(sequences, tokens, channels)` |
+# | input | `batches`, a list of tensors `(..., in_features)`: `(tokens, channels)`, `(sequences, tokens, channels)`, or one row `(channels,)` |
 # | result | $H = 2 X^T X$, `(in_features, in_features)`, float32; $X$ is all rows of all batches |
 # | a sum | over rows, not a mean: then the Hessians of two calibration sets add up |
 # | 16-bit inputs | are turned to float32 *before* they are multiplied |
@@ -486,7 +486,7 @@ explore_gptq(W, H, quantize=gptq_quantize)
 # | input | `weight` `(N, K)`; `hessian` `(K, K)`, $2 X^T X$; `num_bits`; `group_size` |
 # | result | $s$, a float tensor `(K,)`: the candidate with which the outputs lose least |
 # | candidates | $m^\alpha$ with $m_j = \sqrt{H_{jj}}$ and $\alpha = 0, 0.05, \dots, 1$, both ends included: 21 of them |
-# | brought to the middle | each candidate is divided by the root of its largest times its smallest element |
+# | brought to the middle | each candidate is divided by $\sqrt{\max s \cdot \min s}$. All of $s$ times a number changes no code; its elements now lie around 1 |
 # | a channel that was always 0 | has $s_j = 1$, and is left out of the largest and the smallest |
 # | rounded | symmetric groups along the rows, as in lab 04. `fake_quantize(w, Scheme(num_bits, granularity=PerGroup(group_size)))` rounds and comes back |
 # | judged | by $\frac12 e H e^T$, added up over the rows, of $e$ = weight minus (rounded scaled weight divided by $s$) |
@@ -699,7 +699,8 @@ print("all of them below 0.5:", max(two.values()) < 0.5)
 # Below rounding to nearest. And yet each layer's outputs lose less, as the explorer showed: three times less at 2 bits.
 # One reading: they do so for the inputs of the *float* model. The inputs of a quantized layer are no longer those, and
 # errors that were made to cancel among correlated channels need not cancel among others. At 4 and 3 bits the inputs are
-# nearly right. Both models are useless here; a zero point helps (0.69 with GPTQ), and so does training (lab 10).
+# nearly right. Both models are useless here; a zero point helps (0.69 with
+# GPTQ where this was written), and so does training (lab 10).
 
 # %% [markdown]
 # ### A language model
@@ -855,7 +856,7 @@ for name, changed in rounded_ways.items():
 # Left out, the layer is *better* for 255 tokens of 256, and that is the trap: a look at the average would have praised
 # it. A Hessian without the first token believes that its channels are quiet and that errors in their weights cost
 # nothing. So GPTQ sends errors *there*: that is what passing on means. Then the first token comes, multiplies them by
-# 3,000, and all later tokens look at it. Rounding to nearest never does that; it has no opinion about where errors go.
+# more than 1,000, and all later tokens look at it. Rounding to nearest never does that; it has no opinion about where errors go.
 # **A method that moves errors to where the calibration saw nothing must have seen everything.**
 #
 # With the first token, on the other hand, the other tokens lose more than by rounding to nearest. One channel of 1536 is
@@ -941,7 +942,7 @@ for name, used in (
 #
 # | | |
 # |---|---|
-# | input, damping, codes | as in exercise 2 |
+# | input, damping, dead channels, codes | as in exercise 2 |
 # | order | columns by falling $H_{jj}$ |
 # | scales | all chosen first, of the weights as they came; a group is a run of `group_size` columns in their own places |
 # | result | `q, scales`, codes and scales in the columns' own places |
