@@ -85,13 +85,15 @@ def read(value: Any) -> dict:
     require_unchanged(value)
     if not isinstance(value.module, torch.nn.Module):
         came = "several values" if isinstance(value.module, (tuple, list)) else describe(value.module)
-        raise Wrong(f"it returned {came}; expected one nn.Module, such as an nn.Sequential")
+        raise Wrong(f"it returned {came}; expected one module, an nn.Sequential")
     if isinstance(value.module, torch.nn.Linear):
         raise Wrong("it returned one nn.Linear; expected a module that rotates the input first and holds such a layer")
-    layers = [module for module in value.module.modules() if type(module) is torch.nn.Linear]
-    if not layers:
-        raise Wrong("the module should hold an nn.Linear with the rotated weight, to be quantized later")
-    return {"y": as_float64(value.y, "its output")} | read_parameters(layers[-1])
+    if not isinstance(value.module, torch.nn.Sequential) or not len(value.module):
+        raise Wrong(f"it returned {describe(value.module)}; expected an nn.Sequential of two layers")
+    if type(value.module[-1]) is not torch.nn.Linear:  # the lesson quantizes rotated[-1]
+        came = describe(value.module[-1])
+        raise Wrong(f"the last layer should be an nn.Linear with the rotated weight, but it is {came}")
+    return {"y": as_float64(value.y, "its output")} | read_parameters(value.module[-1])
 
 
 def judge(answer: dict, case: Case) -> None:
@@ -142,6 +144,15 @@ right = RotatedLayer()
 
 def transposed(r):
     return as_layer(r.T)
+
+
+def as_biased_layer(r):
+    """As nn.Linear(n, n) makes it: with a random bias."""
+    from torch import nn
+
+    layer = nn.Linear(*r.shape)
+    layer.weight = nn.Parameter(r.T.clone())
+    return layer
 
 
 def identity(r):
@@ -206,6 +217,8 @@ MISCONCEPTIONS = (
     Misconception("both in one layer", right.but(result=merged),
         "Merged into one weight, the rotation and its inverse cancel, and what is quantized later is the old weight. "
         "Keep two layers: one that rotates, one with the rotated weight."),
+    Misconception("the layer that rotates has a bias", right.but(inputs=as_biased_layer),
+        "x R has no bias. A new nn.Linear starts with a random one, unless it is made with bias=False."),
     Misconception("the bias is rotated, too", right.but(bias=rotate_bias),
         "The bias is added after the product, and the product did not change. Leave it as it is."),
     Misconception("the bias is left at random", right.but(layer=new_layer),

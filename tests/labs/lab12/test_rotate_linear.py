@@ -83,15 +83,19 @@ def a_new_layer(linear, rotation):
     return nn.Sequential(turn, turned)
 
 
-class Turned(nn.Module):
-    def __init__(self, linear, rotation):
+class Times(nn.Module):
+    def __init__(self, rotation):
         super().__init__()
         self.register_buffer("rotation", rotation)
-        self.linear = copy.deepcopy(linear)
-        self.linear.weight = nn.Parameter(linear.weight.detach() @ rotation)
 
     def forward(self, x):
-        return self.linear(x @ self.rotation)
+        return x @ self.rotation
+
+
+class Turned(nn.Sequential):
+    def __init__(self, linear, rotation):
+        super().__init__(Times(rotation), copy.deepcopy(linear))
+        self[-1].weight = nn.Parameter(linear.weight.detach() @ rotation)
 
 
 def own_module(linear, rotation):
