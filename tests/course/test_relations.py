@@ -242,3 +242,13 @@ def test_hostile_locals_and_exceptions_do_no_harm(function):
     report = engine.examine(named(function, "quantize_symmetric"), EXERCISES["quantize_symmetric"], time_limit=0.2)
     assert not report.passed
     assert "it raised" in report.first_failure.detail and len(report.first_failure.detail) <= 400
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("keys", "2 of 9 values of `keys`, "), ("q", "2 of 9 codes, "), ("bits", "2 of 9 numbers of bits, ")],
+)
+def test_a_count_has_its_plural(name, words):
+    right = codes(0, (3, 3))
+    wrong = right + np.array([[1, 0, 0], [0, 0, 0], [0, 3, 0]], np.int16)
+    assert words in found(wrong, right, name=name)["few"]

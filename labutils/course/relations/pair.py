@@ -43,6 +43,11 @@ class Pair:
         return NOUNS.get(self.name, "value" if self.alone else f"value of `{self.name}`")
 
     @property
+    def nouns(self) -> str:
+        singular, of, name = self.noun.partition(" of ")
+        return f"{singular}s{of}{name}"
+
+    @property
     def every(self) -> str:
         return f"every {self.noun}" if self.right.ndim else self.it
 
@@ -75,4 +80,4 @@ def close(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-5) -> bool:
 def count_of(wrong: np.ndarray, pair: Pair) -> str:
     """'1 of 12 codes is', '3 of 12 codes are'."""
     count = np.count_nonzero(wrong)
-    return f"{count} of {wrong.size} {pair.noun}s {'is' if count == 1 else 'are'}"
+    return f"{count} of {wrong.size} {pair.nouns} {'is' if count == 1 else 'are'}"

@@ -51,7 +51,7 @@ def wrong_in_one_place(pair: Pair) -> Claims:
     if count <= wrong.size // 2:
         first = np.unravel_index(np.argmax(wrong), wrong.shape)
         index = ", ".join(str(int(i)) for i in first)
-        yield Claim("few", f"{but} for {count} of {wrong.size} {pair.noun}s, the first of them at [{index}]")
+        yield Claim("few", f"{but} for {count} of {wrong.size} {pair.nouns}, the first of them at [{index}]")
 
 
 def _on_an_axis(pair: Pair, wrong: np.ndarray, but: str) -> Claims:
