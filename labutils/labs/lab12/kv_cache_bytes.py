@@ -52,6 +52,7 @@ def cases() -> list[Case]:
         Case("2 bits", (512, 2)),
         Case("4 bits, groups of 64", (512, 4), {"group_size": 64}),
         Case("4 bits, another model", (256, 4, 4, 8, 128)),
+        Case("4 bits, groups of 16, two heads", (96, 4, 4, 2, 40), {"group_size": 16}),
         Case("a last group that is not full", (100, 4)),
         Case("fewer tokens than a group", (20, 4)),
         Case("nothing yet", (0, 4)),
@@ -103,9 +104,24 @@ def not_full_quantized(t, b, c, g):
     return 2 * t * c * b + (-(-t // g) * c + t) * (FLOAT16 + b)
 
 
+def groups_rounded_up(t, b, c, g):
+    return one_head(t if b == FLOAT16 else -(-t // g) * g, b, c, g)
+
+
+def not_full_in_codes(t, b, c, g):
+    """The whole text in codes, with the keys' scales of whole groups only."""
+    return 2 * t * c * b + (0 if b == FLOAT16 else (t // g * c + t) * (FLOAT16 + b))
+
+
 def not_full_dropped(t, b, c, g):
     old = t if b == FLOAT16 else t // g * g
     return 2 * old * c * b + (0 if b == FLOAT16 else all_rows(old, c, g) * (FLOAT16 + b))
+
+
+def scales_of_one_head(tokens, num_bits=16, layers=30, heads=3, channels=64, group_size=32):
+    old = quantized(tokens, num_bits, group_size)
+    scales = all_rows(old, channels, group_size) * (FLOAT16 + num_bits)
+    return layers * (heads * without_scales(tokens, num_bits, channels, group_size) + scales) / 8
 
 
 MISCONCEPTIONS = (
@@ -142,9 +158,22 @@ MISCONCEPTIONS = (
         "Values have a scale for each token. Keys have one for each *channel*, in each group of tokens."),
     Misconception("values per channel, too", price(with_rows(lambda old, c, g: 2 * (old // g * c))),
         "Keys have a scale for each channel, in each group of tokens. Values have one for each token."),
+    Misconception("keys once, not in each group", price(with_rows(lambda old, c, g: (old > 0) * c + old)),
+        "Each group of keys has scales of its own: one for each channel."),
+    Misconception("values per group", price(with_rows(lambda old, c, g: old // g * (c + 1))),
+        "Keys have scales in each *group*. Values have one for each token, and a group holds group_size of them."),
+    Misconception("scales of tokens that are still in float16",
+        price(lambda t, b, c, g: one_head(t, b, c, g) + (t % g * (FLOAT16 + b) if b != FLOAT16 else 0)),
+        "Tokens of a group that is not full are in float16, and need no scale."),
+    Misconception("the scales of one head", scales_of_one_head,
+        "Each head has scales and zero points of its own, like its codes."),
     Misconception("one scale for each group", price(with_rows(lambda old, c, g: 2 * (old // g))),
         "In a group each *channel* of the keys has a scale, and each *token* of the values."),
     Misconception("a last group is quantized before it is full", price(not_full_quantized),
+        "A group is quantized when it is full. Until then its tokens stay in float16."),
+    Misconception("the last group is counted as full", price(groups_rounded_up),
+        "Round the number of groups down. Tokens of a group that is not full stay in float16."),
+    Misconception("a last group is quantized before it is full", price(not_full_in_codes),
         "A group is quantized when it is full. Until then its tokens stay in float16."),
     Misconception("tokens of a group that is not full left out", price(not_full_dropped),
         "Tokens that wait for their group to fill are cached as well, in float16."),

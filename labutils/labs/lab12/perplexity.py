@@ -87,6 +87,12 @@ def cases() -> list[Case]:
         logits[np.arange(length - 1), tokens[1:]] = right
         return logits, tokens
 
+    def unlucky(length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Softmax gives the last token e^-120, which is 0 in float32."""
+        logits, tokens = window(length)
+        logits[-2, tokens[-1]] = -120
+        return logits, tokens
+
     return [
         Case("the worked example", ([(np.log(HAND), HAND_TOKENS)],)),
         Case("one window of random logits", ([window(30)],)),
@@ -96,6 +102,7 @@ def cases() -> list[Case]:
         Case("a model that is sure and right", ([sure(16, 40.0)],)),
         Case("logits of a thousand", ([(window(8)[0] + np.float32(1000), window(8)[1])],)),
         Case("tokens that were thought impossible", ([sure(9, -80.0)],)),
+        Case("one token in 24 whose probability is too small for float32", ([unlucky(24)],)),
         Case("a last window of one token: nothing in it is predicted", ([window(9), window(1)],)),
         Case("as many tokens as the vocabulary has", ([window(20)],)),
     ]
@@ -135,6 +142,10 @@ def shifted(logits, tokens):
     return logits[:-1].gather(1, tokens[1:, None])[:, 0]
 
 
+def shifted_over_positions(logits, tokens):
+    return logits[:-1].log_softmax(0).gather(1, tokens[1:, None])[:, 0]
+
+
 def mean_of_all(losses):
     import torch
 
@@ -168,6 +179,14 @@ def joined(windows):
 
 def naive_log(logits):
     return (logits.exp() / logits.exp().sum(1, keepdim=True)).log()
+
+
+def log_of_softmax(logits):
+    return logits.softmax(1).log()
+
+
+def log_of_softmax_and_epsilon(logits):
+    return (logits.softmax(1) + 1e-9).log()
 
 
 def mean_of_means(losses):
@@ -224,6 +243,13 @@ MISCONCEPTIONS = (
         right.but(chosen=lambda logs, tokens: logs[1:].gather(1, tokens[:-1, None])[:, 0]),
         "Each row is compared with the token before it. A model predicts what comes after: row t belongs to token "
         "t + 1."),
+    Misconception("labels shifted twice",
+        right.but(chosen=lambda logs, tokens: logs[:-2].gather(1, tokens[2:, None])[:, 0]),
+        "Each row is compared with the token after the next. Row t belongs to token t + 1: shift once."),
+    Misconception("the first row and the first token left out",
+        right.but(chosen=lambda logs, tokens: logs[1:].gather(1, tokens[1:, None])[:, 0]),
+        "Row t of the logits is what the model says after token t, about token t + 1. The first token is left out, but "
+        "of the logits the *last* row."),
     Misconception("mean of means", right.but(average=mean_of_means), MEANS),
     Misconception("mean of the windows' perplexities", right.but(average=mean_of_perplexities), MEANS),
     Misconception("windows joined into one text", right.but(windows=joined),
@@ -258,6 +284,10 @@ MISCONCEPTIONS = (
     Misconception("probabilities over the wrong axis", right.but(logs=lambda logits: logits.log_softmax(0)),
         "For each position, the probabilities of all *words* add up to 1. Axis 0 is the positions; the words are the "
         "last axis."),
+    Misconception("probabilities over the wrong axis",
+        right.but(logs=lambda logits: logits, chosen=shifted_over_positions),
+        "For each position, the probabilities of all *words* add up to 1. Axis 0 is the positions; the words are the "
+        "last axis."),
     Misconception("logits taken for probabilities", right.but(logs=lambda logits: logits.log()),
         "Logits are any numbers, also negative ones, of which there is no logarithm. A softmax makes probabilities of "
         "them."),
@@ -267,6 +297,12 @@ MISCONCEPTIONS = (
     Misconception("exp of large logits overflows", right.but(logs=naive_log),
         "The exp of a logit of 100 is too large for float32, and of -110 it is 0, whose logarithm is infinite. "
         "`log_softmax` subtracts the largest logit first."),
+    Misconception("the logarithm of a probability that became 0", right.but(logs=log_of_softmax),
+        "A probability of e^-120 is 0 in float32, and its logarithm infinite. `log_softmax` and `cross_entropy` never "
+        "form the probability."),
+    Misconception("an epsilon under the logarithm", right.but(logs=log_of_softmax_and_epsilon),
+        "The epsilon hides how improbable a token was. `log_softmax` needs none, since it never forms the "
+        "probability."),
     Misconception("the model's own uncertainty", lambda windows: entropy(windows),
         "This is how unsure the model was, whatever came. The loss looks at one word of each row: the one that came."),
     Misconception("how often the likeliest word was right", lambda windows: share_right(windows),

@@ -79,6 +79,7 @@ def cases() -> list[Case]:
         Case("all values negative", negative, {"num_bits": 4}),
         Case("a channel and a token of zeros", silent, {"num_bits": 4}),
         Case("a million times smaller", tiny, {"num_bits": 4}),
+        Case("70 tokens, and one scale for a channel all the same", keys_and_values(1, 70, 8, seed=9), {"num_bits": 4}),
         Case("one head", keys_and_values(1, 20, 8, seed=8), {"num_bits": 4}),
     ]
 
@@ -184,11 +185,32 @@ def floor_under_the_scale(x, low, high, levels):
     return (((x / scale).round() + zero).clamp(0, levels) - zero) * scale
 
 
+def float_zero(x, low, high, levels):
+    scale = (high - low) / levels
+    scale = scale.where(scale > 0, scale.new_ones(()))
+    zero = -low / scale
+    return (((x / scale).round() + zero).clamp(0, levels) - zero) * scale
+
+
+def in_groups_of_32(keys, values, num_bits=4):
+    import torch
+
+    return torch.cat([right(part, values, num_bits)[0] for part in keys.split(32, 1)], 1), right(
+        keys, values, num_bits
+    )[1]
+
+
 def one_range(x, axis):
     return ends_with_zero(x.reshape(1, 1, -1), 2)
 
 
 MISCONCEPTIONS = (
+    Misconception("nothing is rounded", right.but(grid=lambda x, low, high, levels: x),
+        "Keys and values come back as they went in. Round them to the levels of their grids."),
+    Misconception("the keys in groups of 32 tokens", lambda *args, **kwargs: in_groups_of_32(*args, **kwargs),
+        "The caller cuts the cache into groups. Here *all* tokens of a channel share one scale."),
+    Misconception("the zero point is no whole number", right.but(grid=float_zero),
+        "A zero point is a code: round it, so that 0.0 is one of the levels and no value is cut off at the ends."),
     Misconception("keys per token", right.but(keys_axis=2),
         "The outliers of keys sit in a few channels, and a scale for each token makes all other channels pay for them. "
         "A channel shares a scale along the tokens: reduce axis 1."),

@@ -83,6 +83,40 @@ def returns_in_the_loop(windows):
         return F.cross_entropy(logits[:-1], tokens[1:]).exp()
 
 
+@mistake("perplexity", "probability that became 0")
+def log_after_softmax(windows):
+    losses = [-logits[:-1].softmax(-1).gather(1, tokens[1:, None]).log() for logits, tokens in windows]
+    return torch.cat(losses).mean().exp().item()
+
+
+@mistake("perplexity", "epsilon")
+def log_of_softmax_plus_epsilon(windows):
+    losses = [-(logits[:-1].softmax(-1).gather(1, tokens[1:, None]) + 1e-9).log() for logits, tokens in windows]
+    return torch.cat(losses).mean().exp().item()
+
+
+@mistake("perplexity", "shifted twice")
+def labels_after_the_next(windows):
+    losses = [F.cross_entropy(logits[:-2], tokens[2:], reduction="none") for logits, tokens in windows]
+    return torch.cat(losses).mean().exp()
+
+
+@mistake("perplexity", "first row")
+def first_of_both_left_out(windows):
+    losses = [F.cross_entropy(logits[1:], tokens[1:], reduction="none") for logits, tokens in windows]
+    return torch.cat(losses).mean().exp()
+
+
+@mistake("perplexity", "wrong axis")
+def softmax_along_the_text(windows):
+    total = count = 0
+    for logits, tokens in windows:
+        logs = logits[:-1].log_softmax(0)
+        total -= logs[torch.arange(len(tokens) - 1), tokens[1:]].sum().item()
+        count += len(tokens) - 1
+    return math.exp(total / count)
+
+
 def grid(x, dim, num_bits, zero=True):
     low, high = x.amin(dim=dim, keepdim=True), x.amax(dim=dim, keepdim=True)
     if zero:
@@ -181,6 +215,28 @@ def uint8_wraps(keys, values, num_bits=4):
         return (codes - z) * s
 
     return q(keys, 1), q(values, 2)
+
+
+@mistake("quantize_kv", "nothing is rounded")
+def as_they_came(keys, values, num_bits=4):
+    return keys, values
+
+
+@mistake("quantize_kv", "groups of 32")
+def keys_group_by_group(keys, values, num_bits=4):
+    return torch.cat([grid(part, 1, num_bits) for part in keys.split(32, dim=1)], dim=1), grid(values, 2, num_bits)
+
+
+@mistake("quantize_kv", "no whole number")
+def zero_point_not_rounded(keys, values, num_bits=4):
+    def back(x, dim):
+        low, high = x.amin(dim, keepdim=True).clamp(max=0), x.amax(dim, keepdim=True).clamp(min=0)
+        scale = (high - low) / (2**num_bits - 1)
+        scale[scale == 0] = 1
+        zero = -low / scale
+        return ((torch.round(x / scale) + zero).clamp(0, 2**num_bits - 1) - zero) * scale
+
+    return back(keys, 1), back(values, 2)
 
 
 @mistake("hadamard", "not normalised")
@@ -294,13 +350,27 @@ def in_place(linear, rotation):
     return nn.Sequential(first, linear)
 
 
-@mistake("rotate_linear")
+@mistake("rotate_linear", "rotates has a bias")
 def a_biased_rotation(linear, rotation):
     first = nn.Linear(linear.in_features, linear.in_features)
     first.weight.data = rotation.T.clone()
     layer = copy.deepcopy(linear)
     layer.weight.data = linear.weight.data @ rotation
     return nn.Sequential(first, layer)
+
+
+@mistake("rotate_linear")
+def a_module_that_cannot_be_indexed(linear, rotation):
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = copy.deepcopy(linear)
+            self.linear.weight.data = linear.weight.data @ rotation
+
+        def forward(self, x):
+            return self.linear(x @ rotation)
+
+    return Turned()
 
 
 @mistake("kv_cache_bytes", "keys or values")
@@ -335,6 +405,52 @@ def rounds_groups_up(tokens, num_bits=16, layers=30, heads=3, channels=64, group
 @mistake("kv_cache_bytes", "nothing else")
 def nothing_is_a_group(tokens, num_bits=16, layers=30, heads=3, channels=64, group_size=32):
     return 2 * layers * heads * channels * tokens * num_bits // 8
+
+
+@mistake("kv_cache_bytes", "scales of one head")
+def heads_share_their_scales(tokens, num_bits=16, layers=30, heads=3, channels=64, group_size=32):
+    if num_bits == 16:
+        return 4 * layers * heads * channels * tokens
+    groups, waiting = divmod(tokens, group_size)
+    scales = groups * (channels + group_size) * (16 + num_bits)
+    numbers = groups * group_size * num_bits + waiting * 16
+    return layers * (2 * heads * channels * numbers + scales) // 8
+
+
+@mistake("kv_cache_bytes", "values per group")
+def a_scale_for_each_group_of_values(tokens, num_bits=16, layers=30, heads=3, channels=64, group_size=32):
+    if num_bits == 16:
+        return 4 * layers * heads * channels * tokens
+    groups, waiting = divmod(tokens, group_size)
+    scales = groups * (channels + 1) * (16 + num_bits)
+    return layers * heads * (2 * channels * (groups * group_size * num_bits + waiting * 16) + scales) // 8
+
+
+@mistake("kv_cache_bytes", "keys once")
+def a_scale_for_each_channel_of_the_text(tokens, num_bits=16, layers=30, heads=3, channels=64, group_size=32):
+    if num_bits == 16:
+        return 4 * layers * heads * channels * tokens
+    old = tokens // group_size * group_size
+    scales = ((channels if old else 0) + old) * (16 + num_bits)
+    return layers * heads * (2 * channels * (old * num_bits + (tokens - old) * 16) + scales) // 8
+
+
+@mistake("kv_cache_bytes", "still in float16")
+def every_token_has_a_scale(tokens, num_bits=16, layers=30, heads=3, channels=64, group_size=32):
+    if num_bits == 16:
+        return 4 * layers * heads * channels * tokens
+    groups, waiting = divmod(tokens, group_size)
+    scales = (groups * channels + tokens) * (16 + num_bits)
+    return layers * heads * (2 * channels * (groups * group_size * num_bits + waiting * 16) + scales) // 8
+
+
+@mistake("kv_cache_bytes", "counted as full")
+def the_last_group_is_full(tokens, num_bits=16, layers=30, heads=3, channels=64, group_size=32):
+    if num_bits == 16:
+        return 4 * layers * heads * channels * tokens
+    groups = math.ceil(tokens / group_size)
+    bits = 2 * groups * group_size * channels * num_bits + groups * (channels + group_size) * (16 + num_bits)
+    return layers * heads * bits // 8
 
 
 @mistake("window_split", "wrong end")
