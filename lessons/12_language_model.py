@@ -177,7 +177,7 @@ check(perplexity)
 # <details><summary>Hint 3: the formula</summary>
 #
 # `torch.nn.functional.cross_entropy(logits, tokens, reduction="sum")` takes logits, and is exact where exp of a logit would be
-# too large for a float. exp(sum / count) at the very end.
+# too large or too small for a float. exp(sum / count) at the very end.
 #
 # </details>
 #
@@ -269,7 +269,8 @@ print(f"reading {prefill:.0f} tokens a second, writing {decode:.0f}")
 # $$\text{bytes} = 2 \cdot \text{layers} \cdot \text{heads} \cdot \text{channels} \cdot \text{tokens} \cdot \text{bytes of a number}$$
 #
 # SmolLM2 has 30 layers, 3 key-value heads (its 9 query heads share them) and 64 channels a head: 23 kB a token in float16,
-# for each text that it writes at the same time. At 2,048 tokens, formula and the memory that is really held:
+# for each text that it writes at the same time. At 2,048 tokens, formula and the memory that is really held. Below 16 bits both
+# also count scales, zero points, and the newest 32 tokens, which stay in float16 (you will see why):
 
 # %% tags=["language_model"]
 config, half = model.config, torch.float16
@@ -493,7 +494,7 @@ for sentence in (
 #
 # ### Rotations
 #
-# Take a matrix $R$ with $R R^T = 1$ and turn inputs and weights alike:
+# Take an **orthogonal** matrix $R$, one with $R R^T = 1$, the identity, and turn inputs and weights alike:
 #
 # $$(x R)(W R)^T = x R R^T W^T = x W^T$$
 #
@@ -587,7 +588,7 @@ Picture(
 # | | |
 # |---|---|
 # | input | `linear`, an `nn.Linear`; `rotation`, an orthogonal tensor R `(in_features, in_features)`, not always symmetric |
-# | result | one `nn.Module`: first `x @ R`, then an `nn.Linear` with the weight `W @ R` |
+# | result | one `nn.Sequential`: first a module for `x @ R`, last an `nn.Linear` with the weight `W @ R` |
 # | its outputs | those of `linear` |
 # | bias | as it was, or none where there was none |
 # | `linear` | stays as it is |
