@@ -693,7 +693,8 @@ for name, most in (
     print(f"{name:<29} at most {most:.2f} times float: {found[name] < most * in_float}")
 
 # %% [markdown]
-# Turning takes most of the loss away: the simplest integers there are become usable. At 4 bits there is no doubt at all.
+# The `False` is what one scale for all tokens costs. Turning takes most of that loss away: the simplest integers there are become
+# usable. At 4 bits there is no doubt at all.
 # Here each token has a scale of its own, and each row of a weight:
 
 
