@@ -566,8 +566,8 @@ panel.set(
 panel.legend(loc="upper left")
 Picture(
     figure,
-    "Squared error against alpha. That of the weights is least at 0.1 and rises from there. That of "
-    "the outputs falls to less than half at 0.4 and rises behind it.",
+    "Squared error against alpha. That of the weights is least at 0.1 and rises from there. "
+    "That of the outputs falls to less than half at 0.4 and rises behind it.",
 )
 
 # %% tags=["minilm"]
