@@ -793,8 +793,8 @@ panel.set(
 )
 Picture(
     figure,
-    "Perplexity of float and of four methods: GPTQ, loudest first, is nearest to float; rounding to "
-    "nearest, AWQ and plain GPTQ follow close to each other.",
+    "Perplexity of float and of four methods: GPTQ, loudest first, is nearest to float; rounding "
+    "to nearest, AWQ and plain GPTQ follow close to each other.",
 )
 
 # %% [markdown]
@@ -916,9 +916,8 @@ for name, used in (
 ):
     back = (unsigned - used) * group.scale
     similar = torch.nn.functional.cosine_similarity(back.flatten(), w.flatten(), dim=0)
-    print(
-        f"{name:<20} mean error {float(((back - w) / group.scale).mean()):4.1f} steps, cosine {similar:.1f}"
-    )
+    steps = float(((back - w) / group.scale).mean())
+    print(f"{name:<20} mean error {steps:4.1f} steps, cosine {similar:.1f}")
 
 # %% [markdown]
 # The cosine hardly moves, as so often; the mean tells. GPTQModel calls the format without the 1 `gptq_v2`.

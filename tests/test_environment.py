@@ -155,7 +155,7 @@ def test_make_installs_again_when_what_is_needed_changes(changed, tmp_path):
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
 def test_all_but_what_is_marked_network_runs_offline_if_asked(tmp_path):
     commands = dry_run("test", tmp_path, "OFFLINE=without-a-network")
-    online, offline = re.findall(r"; (\S+ )?python -m pytest (.*?) (?:>|\|\|)", commands.replace("\\\n\t", ""))
+    online, offline = re.findall(r"; ([\w-]+ )?python -m pytest (.*?) (?:>|\|\|)", commands.replace("\\\n", ""))
     assert online[0] == "" and "-m network" in online[1]
     assert offline[0] == "without-a-network "
     assert '-m "not network"' in offline[1] and "tests/ solutions/" in offline[1]
