@@ -35,7 +35,6 @@ def explore_sentence() -> Explorer:
 class SentenceResult:
     num_bits: int
     text: str  # with which the prompt is continued
-    perplexity: float
     megabytes: int  # of the weights, with their scales
 
 
@@ -54,7 +53,7 @@ class SentenceExplorer(Explorer):
 
     def compute(self, state: dict[str, Any]) -> SentenceResult:
         row = self._rows[state["num_bits"]]
-        return SentenceResult(row["bits"], row["text"], row["perplexity"], row["megabytes"])
+        return SentenceResult(row["bits"], row["text"], row["megabytes"])
 
     def build(self, figure: Figure) -> Sequence[Artist]:
         axes = figure.subplots()

@@ -100,10 +100,15 @@ def ends_with_zero(x, axis):
     return x.amin(axis, keepdim=True).clamp(max=0), x.amax(axis, keepdim=True).clamp(min=0)
 
 
+def step(low, high, levels):
+    """The range divided into `levels` steps; 1 for a range of 0."""
+    scale = (high - low) / levels
+    return scale.where(scale > 0, scale.new_ones(()))
+
+
 def rounded(x, low, high, levels):
     """x on the grid of `levels` steps from low to high, which hold 0; the zero point is a whole number."""
-    scale = (high - low) / levels
-    scale = scale.where(scale > 0, scale.new_ones(()))
+    scale = step(low, high, levels)
     zero = (-low / scale).round()
     return (((x / scale).round() + zero).clamp(0, levels) - zero) * scale
 
@@ -142,14 +147,12 @@ def symmetric_grid(x, low, high, levels):
 
 
 def offset_grid(x, low, high, levels):
-    scale = (high - low) / levels
-    scale = scale.where(scale > 0, scale.new_ones(()))
+    scale = step(low, high, levels)
     return ((x - low) / scale).round() * scale + low
 
 
 def wrong_zero(x, low, high, levels):
-    scale = (high - low) / levels
-    scale = scale.where(scale > 0, scale.new_ones(()))
+    scale = step(low, high, levels)
     zero = (low / scale).round()
     return (((x / scale).round() + zero).clamp(0, levels) - zero) * scale
 
@@ -161,21 +164,18 @@ def unguarded(x, low, high, levels):
 
 
 def floored(x, low, high, levels):
-    scale = (high - low) / levels
-    scale = scale.where(scale > 0, scale.new_ones(()))
+    scale = step(low, high, levels)
     zero = (-low / scale).round()
     return (((x / scale).floor() + zero).clamp(0, levels) - zero) * scale
 
 
 def with_codes(x, low, high, levels):
-    scale = (high - low) / levels
-    scale = scale.where(scale > 0, scale.new_ones(()))
+    scale = step(low, high, levels)
     return ((x / scale).round() + (-low / scale).round()).clamp(0, levels)
 
 
 def zero_not_subtracted(x, low, high, levels):
-    scale = (high - low) / levels
-    scale = scale.where(scale > 0, scale.new_ones(()))
+    scale = step(low, high, levels)
     return with_codes(x, low, high, levels) * scale
 
 
@@ -186,8 +186,7 @@ def floor_under_the_scale(x, low, high, levels):
 
 
 def float_zero(x, low, high, levels):
-    scale = (high - low) / levels
-    scale = scale.where(scale > 0, scale.new_ones(()))
+    scale = step(low, high, levels)
     zero = -low / scale
     return (((x / scale).round() + zero).clamp(0, levels) - zero) * scale
 
