@@ -206,3 +206,22 @@ def unsigned_dtypes(right: Asymmetric) -> Rows:
         Misconception("codes wider than they need to be", right.but(dtype=lambda bits: np.int64),
             f"int64 takes 8 bytes a code, twice as many as float32. {narrow}, uint16 of up to 16."),
     )  # fmt: skip
+
+
+def copied_wrongly(right: Recipe) -> Rows:
+    """Other layers than a copy of the one that was given: the step `layer` of a recipe, linear -> its copy."""
+    return (
+        Misconception("the bias is left at random", right.but(layer=_new_layer),
+            "A new nn.Linear starts with random numbers in its weight *and* in its bias. Copy both."),
+        Misconception("the bias is lost", right.but(layer=lambda linear: _new_layer(linear, bias=False)),
+            "The new layer has no bias, the old one has. Copy it as it is."),
+        Misconception("the float layer is changed", right.but(layer=lambda linear: linear),
+            "The layer that was given is part of a model that is still needed, to compare with. Make a copy, or a new "
+            "layer."),
+    )  # fmt: skip
+
+
+def _new_layer(linear, bias=True):
+    from torch import nn
+
+    return nn.Linear(linear.in_features, linear.out_features, bias=bias and linear.bias is not None)

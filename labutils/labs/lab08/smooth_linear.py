@@ -13,6 +13,7 @@ from labutils.arrays.inputs import Array
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import describe
 from labutils.labs.contract import trained_weights
+from labutils.labs.families import copied_wrongly
 from labutils.labs.floats import as_float64, judge_close
 from labutils.labs.lab08 import LESSON
 from labutils.labs.lab08.smooth_scales import WEIGHT
@@ -124,12 +125,6 @@ def division_behind(linear, scales):
     return torch.nn.Sequential(*reversed(right(linear, scales)))
 
 
-def new_layer(linear, bias=True):
-    import torch
-
-    return torch.nn.Linear(linear.in_features, linear.out_features, bias=bias and linear.bias is not None)
-
-
 def scale_bias(layer, scales):
     if layer.bias is not None:
         layer.bias.mul_(scales)
@@ -158,13 +153,7 @@ MISCONCEPTIONS = (
         "by themselves."),
     Misconception("the bias is scaled, too", right.but(bias=scale_bias),
         "The bias is added after the product, and the product did not change. Leave it as it is."),
-    Misconception("the bias is left at random", right.but(layer=new_layer),
-        "A new nn.Linear starts with random numbers in its weight *and* in its bias. Copy both."),
-    Misconception("the bias is lost", right.but(layer=lambda linear: new_layer(linear, bias=False)),
-        "The new layer has no bias, the old one has. Copy it as it is."),
-    Misconception("the float layer is changed", right.but(layer=lambda linear: linear),
-        "The layer that was given is part of a model that is still needed, to compare with. Make a copy, or a new "
-        "layer."),
+    *copied_wrongly(right),
     Misconception("two values instead of a module", right.but(result=tuple),
         "What divides and what multiplies are to be one module, that can stand where the layer stood: nn.Sequential "
         "runs one after the other."),

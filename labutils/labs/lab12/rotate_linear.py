@@ -13,6 +13,7 @@ import numpy as np
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
 from labutils.course.reading import describe
 from labutils.labs.contract import trained_weights
+from labutils.labs.families import copied_wrongly
 from labutils.labs.floats import as_float64, judge_close
 from labutils.labs.lab12 import LESSON
 from labutils.labs.lab12.hadamard import hadamard
@@ -168,12 +169,6 @@ def behind(rotation, layer):
     return nn.Sequential(layer, rotation)
 
 
-def new_layer(linear, bias=True):
-    from torch import nn
-
-    return nn.Linear(linear.in_features, linear.out_features, bias=bias and linear.bias is not None)
-
-
 def rotate_bias(layer, r):
     if layer.bias is not None and len(layer.bias) == len(r):
         layer.bias.copy_(layer.bias @ r)
@@ -221,13 +216,7 @@ MISCONCEPTIONS = (
         "x R has no bias. A new nn.Linear starts with a random one, unless it is made with bias=False."),
     Misconception("the bias is rotated, too", right.but(bias=rotate_bias),
         "The bias is added after the product, and the product did not change. Leave it as it is."),
-    Misconception("the bias is left at random", right.but(layer=new_layer),
-        "A new nn.Linear starts with random numbers in its weight *and* in its bias. Copy both."),
-    Misconception("the bias is lost", right.but(layer=lambda linear: new_layer(linear, bias=False)),
-        "The new layer has no bias, the old one has. Copy it as it is."),
-    Misconception("the float layer is changed", right.but(layer=lambda linear: linear),
-        "The layer that was given is part of a model that is still needed, to compare with. Make a copy, or a new "
-        "layer."),
+    *copied_wrongly(right),
     Misconception("two values instead of a module", right.but(result=lambda rotation, layer: (rotation, layer)),
         "What rotates and what multiplies are to be one module, that can stand where the layer stood: nn.Sequential "
         "runs one after the other."),
