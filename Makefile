@@ -38,9 +38,11 @@ lab: .venv/.start
 	exec jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" \
 		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
 
-# What is tested in a minute: each room of labutils, without what is marked `slow` (tests/conftest.py).
+# What is tested in a minute: each room of labutils, without what is marked `slow`, and with fewer random examples
+# (tests/conftest.py).
 quick: lint
 	@$(RUN) OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist worksteal -p no:nbval -m "not slow and not network" \
+		--hypothesis-profile=quick \
 		$(wildcard $(patsubst labutils/%/__init__.py,tests/%,$(wildcard labutils/*/__init__.py)))
 
 # Every notebook is executed twice: as a solution by nbval, which compares it with what is stored (labs 00 to 04 without

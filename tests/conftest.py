@@ -12,6 +12,7 @@ from labutils.data.smollm2 import LanguageModelMissing
 
 # No deadline, because machines differ in speed; derandomized, so that a rerun draws the same examples.
 settings.register_profile("course", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("quick", settings.get_profile("course"), max_examples=10)
 settings.load_profile("course")
 
 
@@ -23,11 +24,15 @@ LONGEST_FIRST = (
     "tests/course/test_hostile", "solutions/", "tests/models/", "tests/test_", "tests/course/test_explorer",
     "tests/data/", "tests/labs/lab",
 )  # fmt: skip
-# What `make quick` leaves out besides trained models: pictures, functions that hang, training, checks of networks.
+# What `make quick` leaves out besides trained models: pictures, functions that hang, networks that are quantized or
+# trained, labs about them, and of the wrong answers those that learners wrote.
 SLOW = re.compile(
-    r"test_explore|test_hostile|test_a_quantized_model_survives_every_copy|models/test_training"
+    r"test_explore|test_hostile|test_a_quantized_model_survives_every_copy|test_natural_mistakes|lab(05|06|09|12)/"
+    r"|models/(test_(calibrated|architectures|conversion|awq|gptq|cases)|cases|evaluation|kv_cache|rotation|training)"
+    r"|data/test_(sentences|corpus|gguf)|test_(guard|stepped)"
     r"|labs/.*(best_clip|QuantizedLinear|quantized_matmul|int8_linear|quantize_model|model_bytes|layer_sensitivity"
-    r"|allocate_bits|percentile_range|mse_range|kl_range|fake_quantize_ste)"
+    r"|allocate_bits|percentile_range|mse_range|kl_range|fake_quantize_ste|awq_scales|gptq|search_clip|layer_hessian"
+    r"|perplexity|quantize_kv|hadamard|rotate_linear|kv_cache_bytes|window_split)"
 )
 USES_A_MODEL = {"trained", "encoder", "language"}
 
