@@ -24,7 +24,8 @@ def kmeans_codebook(x: np.ndarray, num_bits: int = 4) -> np.ndarray:
     >>> kmeans_codebook(np.array([-8.0, -8.0, -1.0, 1.0, 4.0, 5.0, 8.0]), num_bits=2)
     array([-8. ,  0. ,  4.5,  8. ])
 
-    Lloyd, 1982, "Least squares quantization in PCM". `arrays.codebooks.kmeans_codebook` does it for many scales at once.
+    Lloyd, 1982, "Least squares quantization in PCM". `arrays.codebooks.kmeans_codebook` does it for
+    many scales at once.
     """
     return np.array(codebooks.kmeans_codebook(x, num_bits).values) * np.abs(x).max()
 

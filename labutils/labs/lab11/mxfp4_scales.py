@@ -30,7 +30,8 @@ def mxfp4_scales(x: np.ndarray, block_size: int = 32) -> np.ndarray:
     array([[0.5]], dtype=float32)
 
     `block_size` divides the rows; the result has the shape (*x.shape[:-1], n / block_size) and the dtype of `x`. No
-    scale is below 2^-127, E8M0's smallest number; that of a block of zeros is 1. OCP, "Microscaling Formats (MX)" 1.0, 6.3.
+    scale is below 2^-127, E8M0's smallest number; that of a block of zeros is 1. OCP, "Microscaling
+    Formats (MX)" 1.0, section 6.3.
     """
     if x.ndim and x.shape[-1] % block_size:
         raise ValueError(f"block_size must divide the rows, got {block_size} and rows of {x.shape[-1]}")

@@ -29,7 +29,8 @@ def normal_float(num_bits: int = 4) -> np.ndarray:
 
     With d = (1 / 2^b + 1 / (2^b - 1)) / 4: the quantiles of a standard normal distribution at 2^(b-1) probabilities
     from d to 1/2 and at 2^(b-1) + 1 from 1/2 to 1 - d, 1/2 once, divided by the largest. `grids.NF4` holds these for 4
-    bits. Dettmers et al., 2023, "QLoRA" (arXiv:2305.14314); d is that of the code published with it. ValueError below 2 bits.
+    bits. Dettmers et al., 2023, "QLoRA" (arXiv:2305.14314); d is that of the code published with it. ValueError
+    below 2 bits.
     """
     half = 2 ** (whole_number(num_bits, "num_bits", least=2) - 1)
     d = (1 / (2 * half) + 1 / (2 * half - 1)) / 4

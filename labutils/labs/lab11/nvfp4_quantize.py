@@ -113,8 +113,10 @@ def judge_block_scales(scales: np.ndarray, largest: np.ndarray, tensor_scale: fl
     wrong = ~np.any([scales == fit for fit in fits], axis=0) & (largest > 0)
     if wrong.any():
         where = largest_at(wrong)
-        raise Wrong(f"the largest magnitude of block [{place(where)}] is {largest[where]:.5g}: / 6 / tensor_scale that is "
-                    f"{exact[where]:.5g}, and {fits[1][where]:g} on E4M3, but the scale is {scales[where]:g}")  # fmt: skip
+        raise Wrong(
+            f"the largest magnitude of block [{place(where)}] is {largest[where]:.5g}: / 6 / tensor_scale that is "
+            f"{exact[where]:.5g}, and {fits[1][where]:g} on E4M3, but the scale is {scales[where]:g}"
+        )
 
 
 def judge_values(q: np.ndarray, x: np.ndarray, step: np.ndarray) -> None:
@@ -125,15 +127,18 @@ def judge_values(q: np.ndarray, x: np.ndarray, step: np.ndarray) -> None:
     off = np.where(np.isfinite(off), off, np.inf)
     if off.max() > 0:
         where = largest_at(off)
-        raise Wrong(f"q[{place(where)}] = {q[where]:.6g} is no number of E2M1, which has 0, 0.5, 1, 1.5, 2, 3, 4, 6 and "
-                    "their negatives")  # fmt: skip
+        raise Wrong(
+            f"q[{place(where)}] = {q[where]:.6g} is no number of E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives"
+        )
     steps = x / step
     fits = [rounded(steps * (1 + slip), levels) for slip in (-NOISE, 0, NOISE)]
     wrong = ~np.any([q == fit for fit in fits], axis=0) & ~is_tie(steps, q)
     if wrong.any():
         where = largest_at(np.where(wrong, np.abs(q - steps), -1))
-        raise Wrong(f"x[{place(where)}] = {x[where]:.5g} is {steps[where]:.5g} steps of scale * tensor_scale, and nearest "
-                    f"to that is {fits[1][where]:g}, but q is {q[where]:g}")  # fmt: skip
+        raise Wrong(
+            f"x[{place(where)}] = {x[where]:.5g} is {steps[where]:.5g} steps of scale * tensor_scale, and nearest to "
+            f"that is {fits[1][where]:g}, but q is {q[where]:g}"
+        )
 
 
 def is_tie(steps: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -250,8 +255,8 @@ MISCONCEPTIONS = (
         right.but(values=lambda steps: np.clip(np.round(steps), -6, 6)),
         "That is a grid of integers. E2M1 has 0, 0.5, 1, 1.5, 2, 3, 4 and 6: use your `round_to_grid`."),
     Misconception("the values do not saturate", right.but(values=with_eight),
-        "At the lower end of E4M3 a scale may have been rounded down by a third, and leaves values beyond 7 steps. They "
-        "go to 6, the last number there is."),
+        "At the lower end of E4M3 a scale may have been rounded down by a third, and leaves values beyond 7 steps. "
+        "They go to 6, the last number there is."),
     Misconception("the values are not rounded", right.but(values=lambda steps: steps),
         "x / (scale * tensor_scale) is still any float. Round it to the grid of E2M1."),
     Misconception("the values lose their signs", right.but(values=lambda steps: np.abs(rounded(steps, E2M1.ascending))),
