@@ -48,7 +48,7 @@ def cases() -> list[Case]:
         Case("trained weights on E2M1", (w / np.abs(w).max(axis=1, keepdims=True) * 6, fp4)),
         Case("large and small values on E4M3", (wide, e4m3)),
         Case("half way between two numbers of E4M3", (with_signs((e4m3[1:] + e4m3[:-1]) / 2), e4m3)),
-        Case("beyond the grid, E4M3", (with_signs(np.array([448, 449, 463, 470, 480, 500, 1e6, 1e30])), e4m3)),
+        Case("beyond the grid, E4M3", (with_signs(np.array([448, 449, 463, 470, 480, 500, 1e4, 1e6])), e4m3)),
         Case("beyond the grid, E5M2", (with_signs(np.array([57344, 60000, 61440, 65536, 1e9])), e5m2)),
         Case("only small values on E5M2", (rng.normal(size=200).astype(np.float32) * 1e-4, e5m2)),
         Case("a grid of three numbers, three axes", (rng.normal(size=(4, 3, 5)) * 2, np.array([0.0, 1.0, 3.0]))),
