@@ -34,6 +34,7 @@ MISTAKES = {
     "08_outliers": ("smooth_scales", "weight_max ** (1 - alpha)", "weight_max", "the weights without their exponent"),
     "09_gptq_and_awq": ("gptq_quantize", " / u[j, j]", "", "the error is not divided by the diagonal entry"),
     "10_training": ("fake_quantize_ste", ".detach()", "", "the gradient of round"),
+    "11_grids": ("round_to_grid", "code + 1, code", "code, code", "ties towards zero"),
     "12_language_model": ("perplexity", "logits[:-1], tokens[1:]", "logits, tokens", "labels not shifted"),
 }  # fmt: skip
 

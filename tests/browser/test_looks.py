@@ -46,6 +46,7 @@ EXPLORERS = {
     "explore_smoothing": "explore_smoothing(w, w)",
     "explore_gptq": "explore_gptq(w, w.T @ w)",
     "explore_training": "explore_training(bits=(2,), epochs=1)",
+    "explore_grids": "explore_grids(w)",
     "explore_text": "explore_text(small)",
     "explore_cache": "explore_cache(small)",
 }

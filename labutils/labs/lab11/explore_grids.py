@@ -89,9 +89,7 @@ class GridsExplorer(Explorer):
         self._x = _sample_of(x)
         self._round = round_to_grid
         self._edges = np.linspace(-REACH, REACH, BINS + 1)
-        self._map = {
-            name: [self._measured(name, size, answers.round_to_grid) for size in BLOCK_SIZES] for name in FORMATS
-        }
+        self._map = {name: [self._measured(name, size, None) for size in BLOCK_SIZES] for name in FORMATS}
         super().__init__()
 
     def sliders(self) -> dict[str, Slider | Choice | Notches]:
@@ -103,7 +101,7 @@ class GridsExplorer(Explorer):
     def compute(self, state: dict[str, Any]) -> GridsResult:
         return self._measured(state["format"], state["block_size"], self._round)
 
-    def _measured(self, name: str, block_size: int, round_to_grid: Callable) -> GridsResult:
+    def _measured(self, name: str, block_size: int, round_to_grid: Callable | None) -> GridsResult:
         scheme = FORMATS[name].scheme(block_size)
         grid, x = scheme.grid, self._x
         scale = affine.choose_qparams(x, scheme)[0]
@@ -206,9 +204,9 @@ def _sample_of(x: Any) -> np.ndarray:
     return taken / np.abs(rows[loudest]).max()
 
 
-def _rounded(round_to_grid: Callable, steps: np.ndarray, grid: Grid) -> np.ndarray:
-    """`steps` on the grid: by a learner's function where the grid is the same on both sides of 0."""
-    if grid is NF4:
+def _rounded(round_to_grid: Callable | None, steps: np.ndarray, grid: Grid) -> np.ndarray:
+    """`steps` on the grid: by a learner's function, if there is one and the grid is the same on both sides of 0."""
+    if round_to_grid is None or grid is NF4:
         return grid.to_steps(np, grid.to_codes(np, steps), steps.dtype)
     levels = np.arange(grid.span + 1) if isinstance(grid, Integers) else grid.ascending
     values = ask(round_to_grid, read, steps, levels)["x"]

@@ -150,6 +150,7 @@ NOT_YET = (
     "That is where to start from, not where it ends: move each value to the mean of the data nearest to it, and repeat "
     "until nothing moves."
 )
+MEDIANS = "The median is best for the mean of |error|. For squared errors it is the mean."
 
 MISCONCEPTIONS = (
     Misconception("nothing moves", right.but(start=spread, rounds=0), NOT_YET),
@@ -159,7 +160,8 @@ MISCONCEPTIONS = (
     Misconception("one round only", right.but(start=spread, rounds=1),
         "After one round the borders have moved, so other data is nearest to each value: again, until nothing moves."),
     Misconception("medians instead of means", right.but(move=medians),
-        "The median is best for the mean of |error|. For squared errors it is the mean."),
+        MEDIANS),
+    Misconception("medians instead of means", right.but(start=spread, move=medians), MEDIANS),
     Misconception("the middle of each cell instead of its mean", right.but(move=middles),
         "Within a cell there is more data on one side than on the other. The mean of what is in it loses least."),
     Misconception("the values are their own borders", right.but(borders=lambda values: values[1:]),

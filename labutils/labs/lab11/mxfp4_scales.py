@@ -148,10 +148,11 @@ MISCONCEPTIONS = (
         "With the exponent of the largest magnitude alone, that magnitude is 1 to 2 steps, and most of the grid, up to "
         "6, is never used. Subtract 2, the exponent of 4."),
     Misconception("1 is subtracted", right.but(shift=1),
-        "1 is E2M1's bias, but what counts is its largest exponent: 4 = 2^2, so subtract 2."),
+        "1 is E2M1's bias, but what counts is its largest exponent: 4 = 2^2, so subtract 2. If you used `frexp`: its "
+        "exponent is one larger than floor(log2)."),
     Misconception("3 is subtracted", right.but(shift=3),
         "With 3 the largest magnitude lies at 8 to 16 steps, and the grid ends at 6. The largest power of two on it is "
-        "4 = 2^2: subtract 2. If you used `frexp`: its exponent is one larger."),
+        "4 = 2^2: subtract 2."),
     Misconception("the natural logarithm", right.but(exponent=lambda largest: np.floor(np.log(largest))),
         "`np.log` is the logarithm to the base e. Powers of two need `np.log2`."),
     Misconception("the logarithm to the base 10", right.but(exponent=lambda largest: np.floor(np.log10(largest))),

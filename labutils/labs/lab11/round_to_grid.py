@@ -170,6 +170,7 @@ SATURATE = (
     "A value beyond the grid is still a number, and the last number of the grid is nearest to it. Saturate: that is "
     "what a quantizer does before it casts."
 )
+CODES = "The place of the nearest level is its code. The result is what it stands for: the level, with its sign."
 
 MISCONCEPTIONS = (
     Misconception("ties away from zero", right.but(settle=lambda place, tie: place + tie), TIES),
@@ -209,7 +210,8 @@ MISCONCEPTIONS = (
         "The nearest number is the one with the smallest distance: the border is the mean of two, not the root of "
         "their product."),
     Misconception("returns the codes", right.but(result=lambda values, place, x: place.astype(np.float32)),
-        "The place of the nearest level is its code. The result is what it stands for: the level, with its sign."),
+        CODES),
+    Misconception("returns the codes", right.but(result=lambda values, place, x: np.copysign(place, x)), CODES),
     Misconception("returns the error", right.but(result=lambda values, place, x: x - values),
         "The result is the rounded value, not what rounding took away."),
     Misconception("the input is changed", in_place,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.cluster import KMeans
 
 from labutils.labs.answers import kmeans_codebook, normal_float
 from labutils.labs.lab11.kmeans_codebook import HAND, loss, next_round, right, spread
@@ -46,8 +47,6 @@ def test_what_has_no_codebook_is_refused(x):
 
 
 def with_sklearn(x, num_bits=4):
-    from sklearn.cluster import KMeans
-
     found = KMeans(2**num_bits, n_init=1, random_state=0).fit(x.reshape(-1, 1)).cluster_centers_
     return np.sort(found.ravel())
 
