@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 11 · Grids that are not integers: FP8, MXFP4, NVFP4, NF4
 #
-# **Time:** 95 minutes; stretch: 15 more. **You need:** lab 04, NumPy, and PyTorch for one section; labs 05 and 08 help.
+# **Time:** 95 minutes; stretch: 15 more. **You need:** lab 04, NumPy, and PyTorch for the casts and activations; labs
+# 05 and 08 help.
 #
 # At the end of this lab you can
 #
@@ -109,7 +110,7 @@ explorer
 # %% [markdown]
 # **Say why.** FP4 and NF4 have their numbers where the values are. MXFP4 has the same numbers as NVFP4, and smaller
 # blocks hardly help it: something else holds it back. And at 8 bits the crowd of numbers near zero is no help at all:
-# INT8 is 5 to 12 dB ahead. You will find out both.
+# INT8 is 5 to 14 dB ahead. You will find out both.
 
 # %% [markdown]
 # ## Build it
@@ -370,7 +371,7 @@ for (name, curve), color in zip(curves.items(), (THEORY, QUANTIZED, WARN)):
 panel.plot(outliers, 20 * np.log10(127 * np.sqrt(12) / outliers), ":", color=INK, lw=1)
 panel.set_xticks(outliers, [f"{outlier:g}" for outlier in outliers])
 panel.set(
-    title="INT8 is ahead until the largest value is 11 standard deviations away",
+    title="INT8 is ahead until the largest value is 11 or 12 standard deviations away",
     xlabel="the outlier, in standard deviations of the others",
     ylabel="SQNR of the others (dB)",
     xlim=(4, 450),
@@ -378,7 +379,7 @@ panel.set(
 Picture(
     figure,
     "SQNR of Gaussian values against the size of one outlier among them. INT8 falls by 6 dB for each doubling, from 40 dB; "
-    "E4M3 stays at 31 to 32 dB and E5M2 at 26. INT8 and E4M3 cross at 11 standard deviations.",
+    "E4M3 stays at 31 to 32 dB and E5M2 at 26. INT8 and E4M3 cross between 11 and 12.",
 )
 
 # %%
@@ -388,8 +389,9 @@ for name, curve in curves.items():
     )
 
 # %% [markdown]
-# That is all there is to "integer or float?" at 8 bits. A float pays 9 dB for insurance. E5M2 pays 5 dB more for a
-# range that the scale gives anyway: it is used for gradients, hardly for weights.
+# That is all there is to "integer or float?" at 8 bits. At an ordinary 4.5 standard deviations E4M3 pays 8 dB for its
+# insurance. E5M2 pays 6 dB more for a range that the scale gives anyway: it is used for gradients, hardly for
+# weights.
 #
 # **Saturate or overflow?** A quantizer saturates. A *cast* may not:
 
@@ -417,9 +419,10 @@ print(
 )
 
 # %% [markdown]
-# 464 is half way from 448 to 480, which would be the next number, but is NaN. torch 2.13's cast to E4M3 saturates,
-# JAX's gives NaN from there on, and the cast to E5M2 overflows to infinity in both. One value in a calibration set
-# that was a little larger than all others is enough. **Clamp, then cast**, as in lab 02.
+# 464 is half way from 448 to 480, which would be the next number, but is NaN. torch 2.13 saturates in E4M3 (on a CPU,
+# older versions give NaN), JAX's cast gives NaN above 464, and the cast to E5M2 overflows to infinity in both. The
+# OFP8 standard allows either. One value that is a little larger than all others in a calibration set is enough.
+# **Clamp, then cast**, as in lab 02.
 
 # %% [markdown]
 # ### A power of two for each block
@@ -590,9 +593,9 @@ for name, grid in (("INT4", {"num_bits": 4}), ("E2M1", {"grid": E2M1})):
     print(f"measured, {name}: rounded up {up_text}, rounded down {down_text}")
 
 # %% [markdown]
-# Half a bit for integers. FP4 pays half as much, since a float grid is the same at every power of two: only its two
-# ends move. What it saves is half a bit per weight at blocks of 16, and a multiplier: scaling by a power of two is an
-# addition of exponents.
+# Half a bit for integers. FP4 pays 0.3 bits, since a float grid is the same at every power of two: only its two ends
+# move. A scale in E8M0 is 8 bits shorter than one in float16, a quarter of a bit for each weight in blocks of 32:
+# that is about what it costs. The rest is speed: to scale by a power of two is to add exponents.
 
 # %% [markdown]
 # ### Two levels of scales
@@ -680,10 +683,10 @@ exact = fake_quantize(weights, Scheme(grid=E2M1, granularity=PerGroup(16)))
 print(f"with float32 scales, 6 bits per weight: {sqnr_db(weights, exact):.1f} dB")
 
 # %% [markdown]
-# For these weights one level would do, as they are. A hundredth of them falls below E4M3's normal numbers, a
-# ten-thousandth below all of them. The second level makes the format independent of the unit, and costs one float.
-# With the scales in float32 it would be 0.1 dB better, for 1.5 bits more: eight bits of scale are enough, if they are
-# the right eight.
+# For these weights, as they are, one level would do. Divided by a hundred, their scales lie below E4M3's smallest
+# number, 0.002; times ten thousand, the largest lie beyond 448. The second level makes the format independent of the
+# unit, and costs one float. With the block scales in float32 it would be 0.1 dB better, for 1.5 bits more: eight bits
+# of scale are enough, if they are the right eight.
 
 # %% [markdown]
 # ### A grid made for a Gaussian
@@ -878,9 +881,10 @@ for column, of in ((1, "weights"), (2, "activations")):
         print("  ", ahead(*pair, column))
 
 # %% [markdown]
-# On weights: NVFP4 is far ahead of MXFP4, which INT4 in groups of 64 beats at the same price; NF4 is ahead of INT4 at equal bits (a float32 scale for 64 against a float16 one
-# for 32), and INT8 far ahead of FP8. On activations INT8 with a scale for each token has *lost* its lead. The law
-# above says when: where the largest value of a row is more than 11 times its standard deviation.
+# On weights: NVFP4 is far ahead of MXFP4, which INT4 in groups of 64 beats at the same price; NF4 is ahead of INT4 at
+# equal bits (a float32 scale for 64 against a float16 one for 32), and INT8 far ahead of FP8. On activations INT8
+# with a scale for each token has *lost* its lead. The law above says when: where the largest value of a row is more
+# than 11 times its standard deviation.
 
 
 # %% tags=["minilm"]
@@ -955,23 +959,33 @@ print("read as MI300's: ", byte.view(torch.float8_e4m3fnuz).float().tolist())
 # vLLM doubles the scales when it loads such a checkpoint there. This is also where the "240" comes from that some
 # texts give as the largest number of E4M3.
 #
-# **A published mistake: FP8 without its clamp.** A scale from calibration, and one token at run time that is larger
-# than anything seen there. To quantize is to divide and cast, many an example says:
+# **A published mistake: FP8 without its clamp.** Static FP8 in transformers divided by a calibrated scale and cast
+# (pull request 42775, December 2025). A token larger than all of the calibration set became NaN, and a line further
+# down replaced NaN by 0: no error, no NaN, and a wrong model. Reproduced with a cast that does not saturate, as
+# torch's on a CPU was then:
+
 
 # %%
-x = torch.tensor([0.5, -2.0, 3.0, 4.3])
-scale = 3.0 / 57344  # the largest value in the calibration set was 3
-cast = (x / scale).to(torch.float8_e5m2).float() * scale
-clamped = (x / scale).clamp(-57344, 57344).to(torch.float8_e5m2).float() * scale
-for name, values in (("cast", cast), ("clamp, then cast", clamped)):
-    print(
-        f"{name:<17}",
-        " ".join(f"{value:6.2f}" for value in values),
-        f"  sum {values.sum():.2f}",
-    )
+def cast_to_e4m3(x):
+    """Without saturation: what rounds beyond 448 is NaN."""
+    return np.where(np.abs(x) > 464, np.nan, rounded(x, E4M3_LEVELS))
+
+
+x = np.array([0.5, -2.0, 3.0, 4.3])
+scale = 3.0 / 448  # the largest value of the calibration set was 3
+cast = cast_to_e4m3(x / scale) * scale
+hidden = np.nan_to_num(cast, nan=0.0)
+clamped = cast_to_e4m3(np.clip(x / scale, -448, 448)) * scale
+for name, y in (
+    ("x", x),
+    ("cast", cast),
+    ("NaN to 0", hidden),
+    ("clamp, then cast", clamped),
+):
+    print(f"{name:<17}", " ".join(f"{value:6.2f}" for value in y))
 
 # %% [markdown]
-# One infinity, and everything behind the next matmul is infinite or NaN.
+# The largest value, which mattered most, is gone; clamped, it is 3.
 
 # %% [markdown]
 # ## Stretch
@@ -1043,10 +1057,10 @@ for name, grid in (
     print(f"{name:<25} {sqnr_db(weights, back):.1f} dB")
 
 # %% [markdown]
-# The first fit is *worse* than NF4: it minimizes the error of x / max|x|, in which every group counts alike. What counts is
-# the error of x, and there a group weighs as much as its squared scale. Say so to Lloyd's method (each mean becomes a
-# weighted one; `labutils.kmeans_codebook` does that), and the table beats NF4. From evenly spaced to fitted, the grid is
-# worth 2.6 dB: less than half a bit.
+# The first fit is *worse* than NF4: it minimizes the error of x / max|x|, in which every group counts alike. What
+# counts is the error of x, and there a group weighs as much as its squared scale. Say so to Lloyd's method (each mean
+# becomes a weighted one; `labutils.kmeans_codebook` does that), and the table beats NF4. From evenly spaced to
+# fitted, the grid is worth 2.6 dB: less than half a bit.
 
 # %% [markdown]
 # ## Interview questions
@@ -1054,7 +1068,7 @@ for name, grid in (
 # <details><summary>INT8 or FP8 for the weights of a model?</summary>
 #
 # INT8, as far as the error goes: with a scale for each row the largest weight is 4 to 6 standard deviations away,
-# where integers are ahead by about 9 dB. FP8 where the hardware has no fast INT8 path, or where activations are FP8
+# where integers are ahead by 8 to 9 dB. FP8 where the hardware has no fast INT8 path, or where activations are FP8
 # anyway.
 #
 # </details>

@@ -59,8 +59,8 @@ def explore_grids(x: Any, round_to_grid: Callable = answers.round_to_grid) -> Ex
 
     >>> explorer = explore_grids(np.random.default_rng(0).normal(size=(64, 512)).astype(np.float32))
     >>> explorer.controls["format"].value = "NVFP4"
-    >>> round(explorer.result.bits_per_value, 3)
-    5.001
+    >>> round(explorer.result.bits_per_value, 3)  # blocks of 64
+    4.126
 
     `x` is a NumPy array or torch tensor of floats; blocks lie along its last axis. `round_to_grid(x, levels)` may be a
     learner's; NF4, which has other numbers below 0 than above, is always rounded by the course's. Of a large `x` whole
@@ -161,10 +161,10 @@ class GridsExplorer(Explorer):
     def describe(self, result: GridsResult) -> list[tuple[str, str]]:
         shown = FORMATS[result.format]
         scale = f"{shown.scale_grid!r}, {shown.scale_grid.num_bits} bits"
-        standard = shown.block_size and shown.block_size != result.block_size
+        own = shown.block_size or result.block_size
+        standard = f"its standard: {own}" if own != result.block_size else ""
         return [
-            ("format", result.format),
-            ("block size", f"{result.block_size}" + (f" (its document: {shown.block_size})" if standard else "")),
+            ("format", f"{result.format}, blocks of {result.block_size}" + (f" ({standard})" if standard else "")),
             ("numbers of the grid", f"{len(result.levels)}"),
             ("scales", scale + (", and one float32" if shown.tensor_scale else "")),
             ("bits per value", f"{result.bits_per_value:.3f}"),

@@ -25,7 +25,7 @@ def normal_float(num_bits: int = 4) -> np.ndarray:
     """The 2^b values of QLoRA's NormalFloat, ascending from -1 to 1, with an exact 0, float64.
 
     >>> normal_float(2).round(4)
-    array([-1.    ,  0.    ,  0.4355,  1.    ])
+    array([-1.    ,  0.    ,  0.4358,  1.    ])
 
     With d = (1 / 2^b + 1 / (2^b - 1)) / 4: the quantiles of a standard normal distribution at 2^(b-1) probabilities
     from d to 1/2 and at 2^(b-1) + 1 from 1/2 to 1 - d, 1/2 once, divided by the largest. `grids.NF4` holds these for 4

@@ -33,7 +33,7 @@ def nvfp4_quantize(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     >>> x = np.float32([[26.88] + 15 * [1.0], [0.6, -0.3, 0.2] + 13 * [0.02]])
     >>> q, scales, tensor_scale = nvfp4_quantize(x)
     >>> q[1, :4], scales[:, 0], round(float(tensor_scale), 6)
-    (array([ 6. , -3. ,  2. ,  0. ], dtype=float32), array([448.,  10.], dtype=float32), 0.01)
+    (array([ 6., -3.,  2.,  0.], dtype=float32), array([448.,  10.], dtype=float32), 0.01)
 
     x is about q * scale of its block * tensor_scale. tensor_scale = max|x| / (6 * 448); a block's scale is max|block|
     / 6 in units of it, on E4M3 and not 0; q is what is nearest to x / (scale * tensor_scale). Rows are multiples of 16.
