@@ -147,7 +147,8 @@ explorer
 
 # %%
 def float_grid(exponent_bits, mantissa_bits, specials="none"):
-    """Return the numbers without a sign of a small float format, in the order of their codes."""
+    """Return the numbers without a sign of a small float format, in the order of their "
+    "codes."""
     ### BEGIN SOLUTION
     codes = np.arange(2 ** (exponent_bits + mantissa_bits))
     exponent = codes >> mantissa_bits
@@ -209,8 +210,8 @@ panel.set(
 )
 Picture(
     figure,
-    "The numbers without a sign of five grids on a line from 0 to 1. Those of INT4 are evenly spaced, those of "
-    "the floats are denser and denser towards 0.",
+    "The numbers without a sign of five grids on a line from 0 to 1. Those of INT4 are "
+    "evenly spaced, those of the floats are denser and denser towards 0.",
 )
 
 # %% [markdown]
@@ -227,7 +228,8 @@ for name, exponent_bits, mantissa_bits, specials in (
 ):
     levels = grid_of(exponent_bits, mantissa_bits, specials)
     print(
-        f"{name:<8} {len(levels):>6} numbers, {levels[1]:.3g} is the smallest, {levels[-1]:g} the largest"
+        f"{name:<8} {len(levels):>6} numbers, {levels[1]:.3g} is the smallest, "
+        f"{levels[-1]:g} the largest"
     )
 
 # %% [markdown]
@@ -322,8 +324,9 @@ panel.set(
 )
 Picture(
     figure,
-    "The largest relative error against the size of a value. For INT8 it falls from 1 at small values to 0.004 at the "
-    "end of the grid. For E4M3 it is flat at 0.06, for E5M2 at 0.11, over several powers of ten.",
+    "The largest relative error against the size of a value. For INT8 it falls from 1 at "
+    "small values to 0.004 at the end of the grid. For E4M3 it is flat at 0.06, for E5M2 "
+    "at 0.11, over several powers of ten.",
 )
 
 # %% [markdown]
@@ -378,14 +381,16 @@ panel.set(
 )
 Picture(
     figure,
-    "SQNR of Gaussian values against the size of one outlier among them. INT8 falls by 6 dB for each doubling, from 40 dB; "
-    "E4M3 stays at 31 to 32 dB and E5M2 at 26. INT8 and E4M3 cross between 11 and 12.",
+    "SQNR of Gaussian values against the size of one outlier among them. INT8 falls by 6 "
+    "dB for each doubling, from 40 dB; E4M3 stays at 31 to 32 dB and E5M2 at 26. INT8 and "
+    "E4M3 cross between 11 and 12.",
 )
 
 # %%
 for name, curve in curves.items():
     print(
-        f"{name}: {curve[0]:.0f} dB at {outliers[0]:g}, {curve[3]:.0f} dB at 11, {curve[-1]:.0f} dB at {outliers[-1]:g}"
+        f"{name}: {curve[0]:.0f} dB at {outliers[0]:g}, {curve[3]:.0f} dB at 11, "
+        f"{curve[-1]:.0f} dB at {outliers[-1]:g}"
     )
 
 # %% [markdown]
@@ -569,9 +574,10 @@ panel.set(
 )
 Picture(
     figure,
-    "SQNR of blocks against the place of their largest magnitude between 4 and 8 steps. With "
-    "a scale of any float it is flat. With powers of two it is as good near 6 steps and worse "
-    "elsewhere: rounded down it falls steeply beyond 6.5, rounded up it jumps down at 6.",
+    "SQNR of blocks against the place of their largest magnitude between 4 and 8 steps. "
+    "With a scale of any float it is flat. With powers of two it is as good near 6 steps "
+    "and worse elsewhere: rounded down it falls steeply beyond 6.5, rounded up it jumps "
+    "down at 6.",
 )
 
 # %% [markdown]
@@ -631,7 +637,8 @@ E2M1_LEVELS, E4M3_LEVELS = grid_of(2, 1), grid_of(4, 3, "nan")
 
 # %%
 def nvfp4_quantize(x):
-    """Return (q, scales, tensor_scale): x is about q * scale of its block * tensor_scale."""
+    """Return (q, scales, tensor_scale): x is about q * scale of its block * "
+    "tensor_scale."""
     ### BEGIN SOLUTION
     blocks = x.reshape(*x.shape[:-1], -1, 16)
     tensor_scale = np.abs(x).max() / (6 * 448) or 1.0
@@ -774,9 +781,9 @@ panel.set(
 )
 Picture(
     figure,
-    "The numbers of NF4 over the density of a Gaussian: close together at 0, wide apart at the "
-    "ends, and one more above 0 than below. Underneath those of E2M1, also denser at 0, and of "
-    "INT4, evenly spaced.",
+    "The numbers of NF4 over the density of a Gaussian: close together at 0, wide apart "
+    "at the ends, and one more above 0 than below. Underneath those of E2M1, also denser "
+    "at 0, and of INT4, evenly spaced.",
 )
 
 # %% [markdown]
@@ -861,7 +868,8 @@ panels[0].set_ylabel("SQNR (dB)")
 Picture(
     figure,
     "SQNR against bits per value at 4 bits. On weights NF4 and NVFP4 lie above the line of "
-    "INT4's group sizes, MXFP4 just below it. On activations NVFP4 is far above all others.",
+    "INT4's group sizes, MXFP4 just below it. On activations NVFP4 is far above all "
+    "others.",
 )
 
 
@@ -899,7 +907,8 @@ for name, x in (("weights, layer 1 output", weights), *zip(LAYERS, activations))
     levels = [sqnr_db(x, fake_quantize(x, scheme)) for scheme in (FORMATS["INT8"], FP8)]
     name = name.removeprefix("encoder.").removesuffix(".dense")
     print(
-        f"{name:<28} {np.median(far):12.1f} {np.mean(far > 11):11.0%} {levels[0]:8.1f} {levels[1]:6.1f} dB"
+        f"{name:<28} {np.median(far):12.1f} {np.mean(far > 11):11.0%} {levels[0]:8.1f} "
+        f"{levels[1]:6.1f} dB"
     )
 
 # %% [markdown]
@@ -912,7 +921,8 @@ for name, x in zip(LAYERS, activations):
         sqnr_db(x, fake_quantize(x, scheme)) for scheme in (Scheme(8), Scheme(grid=E4M3))
     ]
     print(
-        f"{name.removeprefix('encoder.'):<28} INT8 {levels[0]:.1f} dB, E4M3 {levels[1]:.1f} dB"
+        f"{name.removeprefix('encoder.'):<28} INT8 {levels[0]:.1f} dB, E4M3 "
+        f"{levels[1]:.1f} dB"
     )
 
 # %% [markdown]
@@ -937,7 +947,8 @@ ocp, covering = (
 differ = np.any(blocks_of(ocp != covering, 32), axis=-1)
 print(f"blocks that come out differently: {differ.mean():.0%}")
 print(
-    f"SQNR: {sqnr_db(weights, ocp):.1f} dB rounded down, {sqnr_db(weights, covering):.1f} dB rounded up"
+    f"SQNR: {sqnr_db(weights, ocp):.1f} dB rounded down, {sqnr_db(weights, covering):.1f} "
+    f"dB rounded up"
 )
 
 # %% [markdown]
