@@ -489,7 +489,7 @@ check(mxfp4_scales)
 #
 # </details>
 
-# %%
+# %% tags=["minilm"]
 scales_of = or_reference(mxfp4_scales)
 
 
