@@ -15,6 +15,7 @@ OPENINGS = {  # for explorers that do not take an array of any shape: as in thei
     "explore_digit": lambda x: labutils.explore_digit(7),
     "explore_gptq": lambda x: labutils.explore_gptq(*layer_of(x)),
     "explore_granularity": lambda x: labutils.explore_granularity(rows(x)),
+    "explore_grids": lambda x: labutils.explore_grids(rows(x)),
     "explore_groups": lambda x: labutils.explore_groups(rows(x)),
     "explore_linear": lambda x: labutils.explore_linear(),
     "explore_model": lambda x: labutils.explore_model(data.digits_model()),

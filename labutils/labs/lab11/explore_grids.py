@@ -198,6 +198,8 @@ def _sample_of(x: Any) -> np.ndarray:
     if not x.any():
         raise ValueError(f"x needs values that are not all zero, got shape {x.shape}")
     rows = x.reshape(-1, x.shape[-1])
+    if rows.shape[1] > SAMPLE:  # whole blocks of it, as many as make a matrix
+        rows = rows[:, : rows.shape[1] // BLOCK_SIZES[-1] * BLOCK_SIZES[-1]].reshape(-1, BLOCK_SIZES[-1])
     loudest = int(np.argmax(np.abs(rows).max(axis=1)))  # the scale of the tensor stays the same
     step = max(1, math.ceil(rows.size / SAMPLE))
     taken = rows[loudest % step :: step]

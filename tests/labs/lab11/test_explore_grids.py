@@ -59,7 +59,7 @@ def test_without_a_kernel_there_is_a_picture_and_a_text(explorer):
     assert "bits per value" in bundle["text/plain"] and "0x" not in bundle["text/plain"]
 
 
-@pytest.mark.parametrize("shape", [(7, 40), (300,), (2, 3, 100), (1, 2), (3, 5000)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 40), (300,), (2, 3, 100), (1, 2), (3, 5000), (300_000,)], ids=str)
 def test_arrays_of_every_shape_can_be_explored(shape):
     explorer = explore_grids(np.random.default_rng(1).normal(size=shape).astype(np.float32))
     for size in BLOCK_SIZES:
