@@ -45,7 +45,7 @@ def save_compressed_tensors(model: nn.Module, folder: str | os.PathLike[str]) ->
     >>> from labutils.models import quantize_model
     >>> sizes = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, vocab_size=99)
     >>> model = transformers.BertForMaskedLM(transformers.BertConfig(**sizes))
-    >>> model = quantize_model(model, Scheme(4, granularity=PerGroup(32)))
+    >>> model = quantize_model(model, Scheme(4, granularity=PerGroup(32)), skip=["cls.predictions.decoder"])
     >>> save_compressed_tensors(model, "quantized")  # doctest: +SKIP
     {'cls.predictions.decoder': 'its weight is also that of bert.embeddings.word_embeddings (Embedding)'}
     >>> transformers.AutoModelForMaskedLM.from_pretrained("quantized")  # doctest: +SKIP
@@ -57,11 +57,13 @@ def save_compressed_tensors(model: nn.Module, folder: str | os.PathLike[str]) ->
 
     A weight that transformers ties to another is written once. Loaded in float32, the model has exactly the weights of
     `model`, so that their outputs differ by the rounding of float32 (and of bfloat16 where the int4 kernel of torch
-    multiplies here). What the readers of today (transformers 5.23, compressed-tensors 0.20) do not do by themselves:
+    multiplies here). With 8-bit activations that holds layer by layer, but for values half-way between two codes, which
+    rounding may tip to either: in a deep network one tips the next. What the readers of today (transformers 5.23,
+    compressed-tensors 0.20) do not do by themselves:
 
-    zero points         need quantization_config=CompressedTensorsConfig(dequantize=True) for `from_pretrained`
+    zero points          need quantization_config=CompressedTensorsConfig(dequantize=True) for `from_pretrained`
     MXFP8, MXFP4, NVFP4  need that, or dtype=torch.bfloat16. Weights of NVFP4 are rounded to bfloat16
-    8-bit activations   of two axes, such as those of BERT's pooler, get one scale for all rows, not one for each
+    8-bit activations    of two axes, such as those of BERT's pooler, get one scale for all rows, not one for each
 
     Errors name the layer: TypeError for what is no model of transformers, ValueError without a quantized layer, and for
     what compressed-tensors does not have.
