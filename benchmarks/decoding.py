@@ -83,20 +83,20 @@ def measured_apart(threads, rounds, tokens):
 
 def measure(threads, rounds, tokens):
     """{"seconds": name -> seconds a token in each round, "MB": name -> size, "missing": names}."""
-    from labutils.data import language_model, smollm2
+    from labutils import save_gguf
+    from labutils.data import language_model
 
     torch.set_num_threads(threads)
-    model = language_model().model
-    models = candidates(model)
+    language = language_model()
+    models = candidates(language.model)
     writers = {name: greedy(each) for name, each in models.items()}
     sizes = {name: model_bytes(each) / 1e6 for name, each in models.items()}
     others = [f"llama.cpp, {kind}" for kind in llama_cpp.KINDS]
-    source = next(path for name, path in smollm2.find()[0].items())
-    if llama_cpp.is_installed() and source.suffix == ".gguf":
+    if llama_cpp.is_installed():
         with tempfile.TemporaryDirectory() as folder:
             for name, kind in zip(others, llama_cpp.KINDS):
                 file = Path(folder) / f"{kind}.gguf"
-                llama_cpp.write(file, source, kind)
+                save_gguf(language, file, kind=kind)
                 writers[name], sizes[name] = llama_cpp.LlamaCpp(file, threads).write, file.stat().st_size / 1e6
             return {"seconds": interleaved(writers, threads, rounds, tokens), "MB": sizes, "missing": []}
     return {"seconds": interleaved(writers, threads, rounds, tokens), "MB": sizes, "missing": others}
