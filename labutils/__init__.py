@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "course": ["doctor", "palette"],
         "course.predict": ["predict"],
         "course.report": ["CheckFailed"],
+        "formats.shards": ["quantize_shards"],
         "labs": ["answers"],
         "labs.board": ["board"],
         "labs.check": ["check", "examine", "or_reference"],
