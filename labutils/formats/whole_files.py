@@ -30,6 +30,8 @@ def whole_files(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
         yield temporary
         for file in temporary:
             _flush_to_disk(file)
+        if len(paths) > 1:  # the last one is what others look for: an old one must not describe new files
+            paths[-1].unlink(missing_ok=True)
         for file, path in zip(temporary, paths):
             os.replace(file, path)
     except BaseException:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from labutils.arrays import affine
+from labutils.arrays.affine import QuantizedArray
 from labutils.models import kernels
 from labutils.models.layers.base import PER_CHANNEL
 from labutils.models.layers.held import HeldLinear
@@ -38,6 +39,12 @@ class Int8Linear(HeldLinear):
     def from_float(cls, linear: nn.Linear) -> Int8Linear:
         """The layer with `linear`'s weight in 8 bits, a scale for each output; `linear` stays as it is."""
         return cls(linear)
+
+    @property
+    def quantized(self) -> QuantizedArray:
+        """Its codes and scales."""
+        plain = self._weights.plain()
+        return QuantizedArray(plain["codes"], plain["scale"], 0, self.scheme, torch.float32)
 
     def _hold(self, plain: Mapping[str, Tensor]) -> kernels.Int8Weights:
         return kernels.Int8Weights(**plain, few_rows=self.repacked)

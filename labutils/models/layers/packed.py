@@ -79,6 +79,14 @@ class PackedLinear(HeldLinear):
         up = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
         return torch.where(rounded < scale, up, rounded).to(scale.dtype)
 
+    @property
+    def quantized(self) -> QuantizedArray:
+        """Its codes, a byte each, and its scales in float32."""
+        plain, is_signed = {"zero_point": None} | self._weights.plain(), self.scheme.symmetric
+        codes = packing.unpack(plain["packed"], self.scheme.num_bits, self.in_features, signed=is_signed)
+        zero_point = 0 if is_signed else plain["zero_point"].to(torch.int32)
+        return QuantizedArray(codes, plain["scale"].to(torch.float32), zero_point, self.scheme, torch.float32)
+
     def _hold(self, plain: Mapping[str, Tensor]) -> kernels.PackedWeights | kernels.Int4Weights:
         given = {"zero_point": None} | plain
         return kernels.hold_packed(**given, scheme=self.scheme, length=self.in_features, repack=self.repacked)

@@ -65,6 +65,12 @@ class QuantizedLinear(LinearBase):
         """The weight, dequantized: (out_features, in_features) in the dtype of `scale`."""
         return self._dequantized(self.scale.dtype)
 
+    @property
+    def quantized(self) -> QuantizedArray:
+        """Its codes and scales as they are held; nothing is copied."""
+        zero_point = 0 if self.zero_point is None else self.zero_point
+        return QuantizedArray(self.codes, self.scale, zero_point, self.scheme, self.scale.dtype)
+
     def memory_bytes(self) -> int:
         """Bytes of all buffers: codes, scales, zero points, bias."""
         return sum(buffer.nbytes for buffer in self.buffers())
