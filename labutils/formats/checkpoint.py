@@ -16,8 +16,25 @@ Tensor = torch.Tensor
 
 INDEX = "model.safetensors.index.json"
 ALONE = "model.safetensors"  # the name of a checkpoint's only file
-BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
-BITS |= {"I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
+CONFIG = "config.json"
+DTYPES = {  # safetensors' name -> torch's dtype; the library writes them in this order, wide ones first
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 @dataclass(frozen=True)
@@ -29,12 +46,12 @@ class Stored:
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * BITS[self.dtype] // 8
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
     @property
     def row_bytes(self) -> int:
         """Bytes of a slice along the first axis."""
-        return math.prod(self.shape[1:]) * BITS[self.dtype] // 8
+        return math.prod(self.shape[1:]) * DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True)
@@ -75,8 +92,8 @@ def tensors_of(path: Path) -> dict[str, Stored]:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no dict)
         tensors = {name: Stored(piece.get_dtype(), tuple(piece.get_shape())) for name, piece in slices.items()}
     for name, stored in tensors.items():
-        if stored.dtype not in BITS:
-            raise ValueError(f"{path}: {name} has dtype {stored.dtype}, and only {', '.join(BITS)} are known here")
+        if stored.dtype not in DTYPES:
+            raise ValueError(f"{path}: {name} has dtype {stored.dtype}, and only {', '.join(DTYPES)} are known here")
     return tensors
 
 

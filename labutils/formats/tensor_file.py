@@ -15,15 +15,12 @@ from typing import BinaryIO
 
 import torch
 
-from labutils.formats.checkpoint import Stored
+from labutils.formats.checkpoint import DTYPES, Stored
 from labutils.formats.whole_files import whole_files
 
 Tensor = torch.Tensor
 Write = Callable[[str, int, Tensor], None]  # name, the first of these rows, the rows
 
-# Wide dtypes first, which keeps them aligned; among those of one width the library has an order of its own.
-ORDER = ("U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16")
-ORDER += ("F8_E8M0", "F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL")
 ALIGNMENT = 8  # bytes; spaces fill the header up
 
 
@@ -67,8 +64,8 @@ def write_at(file: BinaryIO, path: Path, place: int, content: bytes | memoryview
 
 def _offsets(tensors: Mapping[str, Stored]) -> dict[str, int]:
     """Where each tensor begins behind the header."""
-    offsets, end = {}, 0
-    for name in sorted(tensors, key=lambda name: (ORDER.index(tensors[name].dtype), name)):
+    offsets, end, order = {}, 0, list(DTYPES)
+    for name in sorted(tensors, key=lambda name: (order.index(tensors[name].dtype), name)):
         offsets[name] = end
         end += tensors[name].nbytes
     return offsets
