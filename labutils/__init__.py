@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "course": ["doctor", "palette"],
         "course.predict": ["predict"],
         "course.report": ["CheckFailed"],
+        "course.report_card": ["file_report_card", "report_card"],
         "formats.shards": ["quantize_shards"],
         "labs": ["answers"],
         "labs.board": ["board"],
