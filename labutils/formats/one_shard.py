@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from labutils.models.layers import PackedLinear, layer_kind
 
 Tensor = torch.Tensor
 
-PIECE = 2**24  # bytes of a tensor that are read at a time
+PIECE = 2**22  # bytes of a tensor that are read at a time
 FLOATS = ("F64", "F32", "F16", "BF16")
 SHAPE = "weight_shape"
 SCALES = (torch.float32, torch.float16, torch.bfloat16)
@@ -87,12 +88,18 @@ def quantized_form(name: str, stored: Stored, scheme: Scheme) -> dict[str, Store
     [Stored(dtype='I32', shape=(10, 8)), Stored(dtype='BF16', shape=(10, 2)), Stored(dtype='I64', shape=(2,))]
     """
     length, columns = stored.shape
-    one_row = quantized_rows(torch.zeros(1, columns), scheme)
-    names = {dtype: known for known, dtype in DTYPES.items()}
-    form = {part: Stored(names[row.dtype], (length, *row.shape[1:])) for part, row in one_row.items()}
-    if "weight_packed" in form and form["weight_packed"].dtype == "I32":
-        form[SHAPE] = Stored("I64", (2,))
-    return {_renamed(name, part): stored for part, stored in form.items()}
+    row = {_renamed(name, part): of_row for part, of_row in _row_form(columns, scheme).items()}
+    form = {part: replace(of_row, shape=(length, *of_row.shape[1:])) for part, of_row in row.items()}
+    has_words = any(of_row.dtype == "I32" for of_row in form.values())  # which do not say where a row ends
+    return form | ({_renamed(name, SHAPE): Stored("I64", (2,))} if has_words else {})
+
+
+@lru_cache
+def _row_form(columns: int, scheme: Scheme) -> dict[str, Stored]:
+    """What a row becomes: some row is quantized to see it."""
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    parts = quantized_rows(torch.zeros(1, columns), scheme)
+    return {part: Stored(names[row.dtype], tuple(row.shape)) for part, row in parts.items()}
 
 
 def _renamed(name: str, part: str) -> str:
@@ -101,12 +108,12 @@ def _renamed(name: str, part: str) -> str:
 
 
 @contextmanager
-def said_of(path: Path, name: str) -> Iterator[None]:
-    """Let a ValueError say of which tensor it speaks."""
+def said_of(path: Path, name: str, advice: str = "") -> Iterator[None]:
+    """Let a ValueError say of which tensor it speaks, and what to do."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}: {name}: {error}") from error
+        raise ValueError(f"{path}: {name}: {error}{advice}") from error
 
 
 # --- what cannot be quantized in pieces -------------------------------------------------------------------------------

@@ -20,11 +20,13 @@ from labutils.arrays.scheme import PerGroup, Scheme
 from labutils.formats.checkpoint import ALONE, CONFIG, INDEX, Checkpoint, Stored, opened, read_json
 from labutils.formats.compressed_tensors import quantization_config
 from labutils.formats.one_shard import Job, quantize_file, require_quantizable, require_rows, said_of
+from labutils.formats.tensor_file import named_where_full
 from labutils.formats.whole_files import whole_files
 
 HEAD = "lm_head"
 NOT_LINEAR = ("*embed*", "*wte", "*wpe", HEAD)  # matrices of other layers, and the head, which is often one of them
 BESIDE = {".json", ".txt", ".model", ".jinja", ".tiktoken", ".md"}  # a tokenizer's files and the like, which are copied
+WRITTEN = (CONFIG, ".index.json")  # ends of names of files that are not copied, but written anew
 PARTIAL = ".partial-*"  # what `whole_files` leaves after a kill
 SAMPLES, SAMPLE = 256, 4096  # how many pieces of a file are looked at to know it again, and their bytes
 
@@ -56,18 +58,24 @@ def quantize_shards(
     ignore    names to leave as they are, without ".weight"; "*embed*" is all names with that in them. A checkpoint does
               not say which of its matrices belong to linear layers, so name what does not
     progress  show bytes read of all
-    client    a dask.distributed.Client, or any concurrent.futures.Executor: its processes do the files, which do not
-              depend on each other, and come out the same, byte for byte
+    client    a dask.distributed.Client, or any concurrent.futures.Executor. Its processes do the files, which do not
+              depend on each other, and come out the same, byte for byte. On several machines:
+
+                  from dask.distributed import Client
+                  quantize_shards(source, target, scheme, client=Client("tcp://scheduler:8786"))
+
+              Both folders must be on a disk that all of them see, under the same path
 
     It may be killed at any time: a file has its name only when it is whole and on the disk, and a second call with the
-    same arguments does what is left. A process holds 200 MB at most beyond what torch takes, whatever the checkpoint's
-    size. `source` is only read.
+    same arguments does what is left. `source` is only read. A process grows by 40 MB at most (or ten times the bytes of
+    a row, where a row is longer than 4 MB), whatever the checkpoint's size.
 
     ValueError where the files are not what the index says, for tensors that cannot be quantized (integers, NaN, rows
-    that are no whole groups), and where `target` holds anything else; OSError for a full disk. The file is named.
+    that are no whole groups), and where `target` holds anything else; FileNotFoundError for a file that is missing;
+    OSError where the disk is full. All of them name the file, and the tensor.
     """
     require_rows(scheme)
-    checkpoint, target = Checkpoint.of(source), Path(target)
+    checkpoint, target = Checkpoint.of(Path(source).absolute()), Path(target).absolute()
     config = _config(checkpoint.folder)
     jobs = _jobs(checkpoint, target, scheme, [ignore] if isinstance(ignore, str) else list(ignore))
     target.mkdir(parents=True, exist_ok=True)
@@ -113,7 +121,7 @@ def _jobs(checkpoint: Checkpoint, target: Path, scheme: Scheme, ignore: list[str
         left = {name: pattern for name in matrices if (pattern := _fitting(name, ignore))}
         quantized = frozenset(matrices) - left.keys()
         for name in sorted(quantized):
-            with said_of(source, name):
+            with said_of(source, name, f"; ignore={_module(name)!r} leaves it as it is"):
                 require_quantizable(name, tensors[name], scheme, everything)
         settings = {"scheme": repr(scheme), "quantized": sorted(quantized), "source": fingerprint(source)}
         reasons = {_module(name): f"ignored as {pattern!r}" for name, pattern in left.items()}
@@ -168,7 +176,7 @@ def _done(jobs: list[Job], target: Path, source: Path) -> list[Job]:
 
 
 def _beside(source: Path) -> list[Path]:
-    return [file for file in source.iterdir() if file.suffix in BESIDE and file.name not in (INDEX, CONFIG)]
+    return [file for file in source.iterdir() if file.suffix in BESIDE and not file.name.endswith(WRITTEN)]
 
 
 # --- after the last file ----------------------------------------------------------------------------------------------
@@ -177,14 +185,14 @@ def _beside(source: Path) -> list[Path]:
 def _finish(source: Path, target: Path, jobs: list[Job], config: dict[str, Any]) -> None:
     """Write what stands beside the tensors; the config comes last, without which nobody loads the folder."""
     for file in _beside(source):
-        with whole_files(target / file.name) as [unfinished]:
+        with named_where_full(target / file.name), whole_files(target / file.name) as [unfinished]:
             shutil.copyfile(file, unfinished)
     if [job.target.name for job in jobs] != [ALONE]:
-        _write_json(target / INDEX, _index(jobs))
+        write_json(target / INDEX, _index(jobs))
     schemes = {_module(name): job.scheme for job in jobs for name in sorted(job.quantized)}
     left = [name for job in jobs for name in json.loads(job.metadata["left_in_float"])]
     in_float = dict.fromkeys([*left, HEAD])  # a head that is tied to the embedding is in no file
-    _write_json(target / CONFIG, config | {"quantization_config": quantization_config(in_float | schemes)})
+    write_json(target / CONFIG, config | {"quantization_config": quantization_config(in_float | schemes)})
 
 
 def _index(jobs: list[Job]) -> dict[str, Any]:
@@ -194,6 +202,7 @@ def _index(jobs: list[Job]) -> dict[str, Any]:
     return {"metadata": {"total_size": size}, "weight_map": places}
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with whole_files(path) as [unfinished]:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """A JSON file that is there as a whole or not at all."""
+    with named_where_full(path), whole_files(path) as [unfinished]:
         unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

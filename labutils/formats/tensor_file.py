@@ -7,11 +7,12 @@ alone (huggingface.co/docs/safetensors, "Format"), and so can be written first. 
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
@@ -21,6 +22,7 @@ from labutils.formats.whole_files import whole_files
 Tensor = torch.Tensor
 Write = Callable[[str, int, Tensor], None]  # name, the first of these rows, the rows
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ALIGNMENT = 8  # bytes; spaces fill the header up
 
 
@@ -41,25 +43,26 @@ def tensor_file(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str
     """
     offsets = _offsets(tensors)
     header = _header(tensors, offsets, metadata)
-    with whole_files(path) as [unfinished], open(unfinished, "wb") as file:
-        write_at(file, path, 0, header)
-        file.truncate(len(header) + sum(stored.nbytes for stored in tensors.values()))
+    with named_where_full(path), whole_files(path) as [unfinished], open(unfinished, "wb") as file:
 
         def write(name: str, first: int, rows: Tensor) -> None:
-            place = len(header) + offsets[name] + first * tensors[name].row_bytes
-            write_at(file, path, place, rows.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            file.seek(len(header) + offsets[name] + first * tensors[name].row_bytes)
+            file.write(rows.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
+        file.write(header)
         yield write
+        file.truncate(len(header) + sum(stored.nbytes for stored in tensors.values()))  # the rest is zeros
 
 
-def write_at(file: BinaryIO, path: Path, place: int, content: bytes | memoryview) -> None:
-    """Write and flush, so that a full disk is noticed here, where the file's final name is known."""
+@contextmanager
+def named_where_full(path: Path) -> Iterator[None]:
+    """Let an OSError for want of room say what was being written: the system does not."""
     try:
-        file.seek(place)
-        file.write(content)
-        file.flush()
+        yield
     except OSError as error:
-        raise OSError(error.errno, f"{path} could not be written and is not there: {error.strerror}") from error
+        if error.errno not in FULL:
+            raise
+        raise OSError(error.errno, f"{path} is not written: {os.strerror(error.errno)}") from error
 
 
 def _offsets(tensors: Mapping[str, Stored]) -> dict[str, int]:
