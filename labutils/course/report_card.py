@@ -7,15 +7,12 @@ counted there (`models.inventory`, `formats.inventory`).
 from __future__ import annotations
 
 import base64
-import statistics
 import textwrap
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import nn
@@ -25,11 +22,12 @@ from labutils.course import palette
 from labutils.course.figures import Picture, new_figure
 from labutils.course.panel import Panel, escape, frame, table
 from labutils.formats.inventory import file_inventory
-from labutils.models.evaluation import mean_cosine
+from labutils.models.evaluation.side_by_side import side_by_side
 from labutils.models.footprint import model_bytes
 from labutils.models.inventory import Part, inventory
 
-ROUNDS = 5
+Quality = Callable[[nn.Module], float]
+
 FLOAT_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
 MEGABYTE = MILLION = 1e6
 HEAD = ("part", "held as", "values", "size", "bits each", "in float because")
@@ -53,6 +51,10 @@ class ReportCard:
     float_bytes: int
     speed: float | None = None
     quality: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.values:
+            raise ValueError(f"{self.name} holds no values: there is nothing to report")
 
     @property
     def nbytes(self) -> int:
@@ -78,10 +80,11 @@ class ReportCard:
     @property
     def facts(self) -> dict[str, str]:
         """The numbers in words."""
-        share = 100 * self.nbytes / self.float_bytes
+        share = f"{self.nbytes / self.float_bytes:.0%} of {megabytes(self.float_bytes)} in float"
+        quantized = f"of what is quantized {self.quantized_bits:.2f}" if self.quantized_bits else "nothing is quantized"
         facts = {
-            "bytes": f"{megabytes(self.nbytes)}, {share:.0f}% of {megabytes(self.float_bytes)} in float",
-            "bits per weight": f"{self.bits_per_weight:.2f}; of what is quantized {self.quantized_bits:.2f}",
+            "bytes": f"{megabytes(self.nbytes)}, {share}",
+            "bits per weight": f"{self.bits_per_weight:.2f}; {quantized}",
         }
         if self.speed is not None:
             facts["speed"] = f"{self.speed:.2f} times that of the float model"
@@ -135,7 +138,7 @@ def report_card(
     model: nn.Module,
     reference: nn.Module | None = None,
     run: Callable[[nn.Module], Any] | None = None,
-    quality: Mapping[str, Callable[[nn.Module], float]] | None = None,
+    quality: Quality | Mapping[str, Quality] | None = None,
     name: str = "",
 ) -> ReportCard:
     """What a quantized model takes and gives: bytes, bits per weight, speed, quality, and what is in float and why.
@@ -151,27 +154,28 @@ def report_card(
     linear layers  int8, a scale for each row, scales in float32    16,384  0.017 MB       8.50  -
     embeddings     float32                                           6,400  0.026 MB      32.00  looked up, ...
 
-    reference  the model in float: it gives the bytes before, and what speed and quality are compared with. Without it
-               they are what 32 bits for each value would take
+    reference  the model in float: it gives the bytes before, and what speed and quality are compared with. Without it,
+               the bytes before are those of all values in the dtype of the rest
     run        model -> its output (a tensor, an array, or what transformers returns), such as
                `lambda model: model(ids)`: run alternately on both models, it gives the speed and, as quality, the
                cosine between their outputs
-    quality    what -> a function of a model, such as {"perplexity": lambda model: ...}: the card has its value for
-               `model`, and for `reference` in brackets
+    quality    a function of a model, or several: {"perplexity": lambda model: ...}. The card has its value for `model`,
+               and for `reference` in brackets
 
-    Speed is a ratio by the clock, the median of 5 rounds: say where it was taken. TypeError for what is no model.
+    Both models in eval mode: dropout would count as error. Speed is a ratio by the clock (see `side_by_side`): say of
+    which machine. TypeError for what is no model; ValueError for a model without values, and for `run` alone.
     """
     parts = inventory(model)
-    values = sum(part.values for part in parts)
-    quality = {what: measure(model, reference, function) for what, function in (quality or {}).items()}
-    speed = None
+    before = _in_float(parts) if reference is None else model_bytes(reference)
+    speed, measured = None, {}
     if run is not None:
         if reference is None:
-            raise ValueError("run compares two models: reference must be the model in float")
-        speed, cosine = beside(model, reference, run)
-        quality = {"cosine to float": f"{cosine:.4f}"} | quality
-    before = 4 * values if reference is None else model_bytes(reference)
-    return ReportCard(name or type(model).__name__, parts, before, speed, quality)
+            raise ValueError("run compares two models: reference must be the model in float, got None")
+        speed, cosine = side_by_side(model, reference, run)
+        measured["cosine to float"] = f"{cosine:.4f}"
+    given = {"quality": quality} if callable(quality) else quality or {}
+    measured |= {what: _of_both(what, function, model, reference) for what, function in given.items()}
+    return ReportCard(name or type(model).__name__, parts, before, speed, measured)
 
 
 def file_report_card(path: Path | str) -> ReportCard:
@@ -181,43 +185,19 @@ def file_report_card(path: Path | str) -> ReportCard:
     53872032
     """
     parts = file_inventory(path)
-    bits = max((FLOAT_BITS[part.form] for part in parts if part.form in FLOAT_BITS), default=32)
-    return ReportCard(Path(path).resolve().name, parts, sum(part.values for part in parts) * bits // 8)
+    return ReportCard(Path(path).resolve().name, parts, _in_float(parts))
 
 
-def measure(model: nn.Module, reference: nn.Module | None, function: Callable[[nn.Module], float]) -> str:
-    value = f"{real_number(function(model), 'a quality'):.4g}"
-    return value if reference is None else f"{value} (float: {real_number(function(reference), 'a quality'):.4g})"
+def _in_float(parts: Sequence[Part]) -> int:
+    """Bytes if all values were in the dtype of most that are in float."""
+    in_float = [part for part in parts if part.form in FLOAT_BITS]
+    most = max(in_float, key=lambda part: part.values, default=None)
+    return sum(part.values for part in parts) * (32 if most is None else FLOAT_BITS[most.form]) // 8
 
 
-def beside(model: nn.Module, reference: nn.Module, run: Callable[[nn.Module], Any]) -> tuple[float, float]:
-    """(how many times as fast, cosine between the outputs), of two models that run in turn."""
-    ratios = []
-    for _ in range(1 + ROUNDS):  # the first is to warm up
-        (ours, output), (theirs, expected) = timed(run, model), timed(run, reference)
-        ratios.append(theirs / ours)
-    output, expected = rows_of(output), rows_of(expected)
-    if output.shape != expected.shape:
-        raise ValueError(f"run gives outputs of shapes {tuple(output.shape)} and {tuple(expected.shape)}")
-    return statistics.median(ratios[1:]), mean_cosine(output, expected)
-
-
-def timed(run: Callable[[nn.Module], Any], model: nn.Module) -> tuple[float, Any]:
-    start = time.perf_counter()
-    with torch.inference_mode():
-        output = run(model)
-    return time.perf_counter() - start, output
-
-
-def rows_of(output: Any) -> Any:
-    """The output of a model as an (n, d) array; of several, the first."""
-    while isinstance(output, Mapping):  # what transformers returns
-        output = next(iter(output.values()))
-    while isinstance(output, (tuple, list)):
-        output = output[0]
-    if not hasattr(output, "reshape"):
-        raise TypeError(f"run must return a tensor, an array or what transformers returns, got {type(output).__name__}")
-    return output.reshape(-1, output.shape[-1])
+def _of_both(what: str, function: Callable[[nn.Module], float], model: nn.Module, reference: nn.Module | None) -> str:
+    value = f"{real_number(function(model), what):.4g}"
+    return value if reference is None else f"{value} (float: {real_number(function(reference), what):.4g})"
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------
@@ -236,7 +216,14 @@ def draw(card: ReportCard) -> Picture:
             if width > LABELLED:
                 _label(axes, part, left + width / 2, width, before)
             left += width
-    axes.set(xlim=(0, 1), ylim=(0, before), ylabel="bits for each", xlabel=f"{_millions(card.values)} million values")
+    if (saved := card.float_bytes - card.nbytes) > 0:
+        axes.text(0.01, 0.97 * before, f"saved: {megabytes(saved)}", va="top", color=palette.THEORY, size=9.5)
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, before),
+        ylabel="bits for each value",
+        xlabel=f"{_millions(card.values)} million values (an area is a number of bytes)",
+    )
     axes.set_xticks(ticks := [0, 0.25, 0.5, 0.75, 1], [f"{tick:.0%}" for tick in ticks])
     axes.set_title(_message(card))
     axes.grid(False)
@@ -259,7 +246,7 @@ def _message(card: ReportCard) -> str:
     """The sentence above the figure: what came out, and what most of it is."""
     most = max(card.parts, key=lambda part: part.nbytes)
     share, form = f"{most.nbytes / card.nbytes:.0%}", most.form.partition(",")[0]
-    return f"{megabytes(card.float_bytes)} became {megabytes(card.nbytes)}; {share} of that: {most.kind} in {form}"
+    return f"{megabytes(card.float_bytes)} became {megabytes(card.nbytes)}; {share} of that is {most.kind} in {form}"
 
 
 def _millions(values: int) -> str:

@@ -62,8 +62,9 @@ def inventory(model: nn.Module) -> list[Part]:
     linear layers | int8, a scale for each row, scales in float32 | 16384 17408
     embeddings | float32 | 6400 25600 looked up, not multiplied
     """
-    parts = [part for _, part in _by_storage(model)]
-    if rest := model_bytes(model) - sum(part.nbytes for part in parts):  # tensors that are plain attributes
+    in_all = model_bytes(model)
+    parts = list(_parts(model))
+    if rest := in_all - sum(part.nbytes for part in parts):  # tensors that are plain attributes
         parts.append(Part("other", "as they are", 0, rest, "no parameters or buffers"))
     return summed(parts)
 
@@ -100,14 +101,14 @@ def shared(scheme: Scheme, columns: int) -> str:
     return f"a scale for each {'column' if granularity in (PerAxis(1), PerAxis(-1)) else 'row'}"
 
 
-def _by_storage(model: nn.Module) -> Iterator[tuple[int, Part]]:
-    """(identity, part) of each storage, which several modules may share; the first of them names it."""
+def _parts(model: nn.Module) -> Iterator[Part]:
+    """A part for each storage. Several modules may share one: the first of them names it."""
     seen = set()
     for module, why in _reasons(model).items():
         for key, part in _quantized(module) if isinstance(module, LinearBase) else _floats(module, why):
             if key not in seen:
                 seen.add(key)
-                yield key, part
+                yield part
 
 
 def _reasons(model: nn.Module) -> dict[nn.Module, str]:
