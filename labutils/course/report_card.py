@@ -30,7 +30,7 @@ Quality = Callable[[nn.Module], float]
 
 FLOAT_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
 MEGABYTE = MILLION = 1e6
-HEAD = ("part", "held as", "values", "size", "bits each", "in float because")
+HEAD = ("part", "held as", "values", "MB", "bits each", "in float because")
 NUMBERS = (2, 3, 4)  # columns of them
 LABELLED, NARROW = 0.03, 0.2  # of the figure's width: no room for a name; for a name written across
 CHARACTERS = 100  # in the whole width
@@ -94,7 +94,7 @@ class ReportCard:
     def rows(self) -> list[tuple[str, ...]]:
         """The table: a row for each part."""
         return [
-            (p.kind, p.form, f"{p.values:,}", megabytes(p.nbytes), f"{p.bits:.2f}" if p.values else "-", p.why or "-")
+            (p.kind, p.form, f"{p.values:,}", _digits(p.nbytes), f"{p.bits:.2f}" if p.values else "-", p.why or "-")
             for p in self.parts
         ]
 
@@ -121,7 +121,7 @@ class ReportCard:
         """The whole card, with its figure within: it can be saved as a page."""
         figure = self.figure
         png = base64.b64encode(figure.png).decode()
-        return f'{self.html}<img alt="{escape(figure.alt)}" style="max-width:100%" src="data:image/png;base64,{png}">'
+        return f'{self.html}<img alt="{escape(figure.alt)}" style="width:100%;max-width:820px" src="data:image/png;base64,{png}">'
 
     def _ipython_display_(self) -> None:
         """In a notebook the figure is an output of its own: a picture in its format, not text in a page."""
@@ -150,9 +150,9 @@ def report_card(
       bytes:           0.043 MB, 47% of 0.091 MB in float
       bits per weight: 15.10; of what is quantized 8.50
     <BLANKLINE>
-    part           held as                                          values      size  bits each  in float because
-    linear layers  int8, a scale for each row, scales in float32    16,384  0.017 MB       8.50  -
-    embeddings     float32                                           6,400  0.026 MB      32.00  looked up, ...
+    part           held as                                        values     MB  bits each  in float because
+    linear layers  int8, a scale for each row, scales in float32  16,384  0.017       8.50  -
+    embeddings     float32                                         6,400  0.026      32.00  looked up, not multiplied
 
     reference  the model in float: it gives the bytes before, and what speed and quality are compared with. Without it,
                the bytes before are those of all values in the dtype of the rest
@@ -254,13 +254,18 @@ def _millions(values: int) -> str:
 
 
 def megabytes(nbytes: int) -> str:
-    """Bytes in megabytes of 10^6, to three digits where they are ten and more.
+    """Bytes in megabytes of 10^6.
 
     >>> megabytes(90_276_096), megabytes(8192)
     ('90.3 MB', '0.008 MB')
     """
+    return f"{_digits(nbytes)} MB"
+
+
+def _digits(nbytes: int) -> str:
+    """Megabytes, to three digits and to a kilobyte."""
     size = nbytes / MEGABYTE
-    return f"{size:.{1 if size >= 10 else 2 if size >= 1 else 3}f} MB"
+    return f"{size:.{1 if size >= 10 else 2 if size >= 1 else 3}f}"
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

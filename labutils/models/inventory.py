@@ -19,7 +19,7 @@ from labutils.models.linear import linear_layers
 Tensor = torch.Tensor
 
 LOOKED_UP = "looked up, not multiplied"
-VECTOR = "one number for each channel: little to save"
+VECTOR = "a number for each channel"
 NO_WEIGHT = "positions and other constants"
 UNKNOWN = "not said"
 ON_PURPOSE = "left on purpose"
