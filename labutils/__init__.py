@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "course.predict": ["predict"],
         "course.report": ["CheckFailed"],
         "course.report_card": ["file_report_card", "report_card"],
-        "formats.shards": ["quantize_shards"],
+        "formats": ["quantize_shards", "save_compressed_tensors", "save_gguf"],
         "labs": ["answers"],
         "labs.board": ["board"],
         "labs.check": ["check", "examine", "or_reference"],

@@ -120,8 +120,8 @@ class ReportCard:
     def _repr_html_(self) -> str:
         """The whole card, with its figure within: it can be saved as a page."""
         figure = self.figure
-        png = base64.b64encode(figure.png).decode()
-        return f'{self.html}<img alt="{escape(figure.alt)}" style="width:100%;max-width:820px" src="data:image/png;base64,{png}">'
+        png = f"data:image/png;base64,{base64.b64encode(figure.png).decode()}"
+        return f'{self.html}<img alt="{escape(figure.alt)}" style="width:100%;max-width:820px" src="{png}">'
 
     def _ipython_display_(self) -> None:
         """In a notebook the figure is an output of its own: a picture in its format, not text in a page."""
