@@ -1,6 +1,6 @@
 """Memory that `quantize_shards` needs for checkpoints of several sizes, each in a new process.
 
-python -m benchmarks.shards [GIGABYTES ...]            prints a table; 4 where nothing is said
+python -m benchmarks.shards [GIGABYTES ...]            prints a table
 python -m benchmarks.shards --measure SOURCE TARGET    prints bytes of growth, and processor seconds
 """
 
@@ -21,10 +21,10 @@ from labutils.formats.shards import quantize_shards, write_json
 SHARD, COLUMNS = 10**9, 4096  # bytes of a file; of a matrix's rows
 
 
-def table(gigabytes=(4,), shard=SHARD):
+def table(gigabytes=(1,), shard=SHARD, progress=lambda rounds, title: rounds):
     """A row for each size: what it becomes, by how much a process grows on the way, and how long it computes."""
     rows = []
-    for size in gigabytes:
+    for size in progress(gigabytes, "shards"):
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder) / "source", Path(folder) / "target"
             write_random(source, int(size * 1e9), shard)
@@ -72,4 +72,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         print(*measure(*sys.argv[2:]))
     else:
-        print(machine(), markdown(table([float(size) for size in sys.argv[1:]] or [4])), sep="\n\n")
+        print(machine(), markdown(table([float(size) for size in sys.argv[1:]])), sep="\n\n")

@@ -20,7 +20,9 @@ from labutils.data.stand_in import untrained_encoder
 from labutils.formats import one_shard, shards
 from labutils.formats.checkpoint import INDEX, Checkpoint, Stored
 from labutils.formats.compressed_layer import stored_weight
+from labutils.formats.compressed_tensors import save_compressed_tensors
 from labutils.formats.tensor_file import tensor_file
+from labutils.models import quantize_model
 from labutils.models.layers import PackedLinear, layer_kind
 from labutils.models.linear import linear_layers
 from tests.formats.checkpoints import GROUPS, contents, quantized, tensors_in
@@ -91,6 +93,23 @@ def test_one_file_stays_one_file(tmp_path):
     (tmp_path / "source").mkdir()
     save_file({"a.weight": torch.ones(2, 32)}, tmp_path / "source" / "model.safetensors")
     assert set(contents(quantized(tmp_path / "source", tmp_path / "target"))) == {"model.safetensors", "config.json"}
+
+
+@pytest.mark.parametrize("scheme", [GROUPS, Scheme(8, granularity=PerAxis(0)), MXFP4])
+def test_a_checkpoint_and_a_model_in_memory_come_out_the_same(tmp_path, scheme):
+    pytest.importorskip("transformers")
+    model = untrained_encoder().model
+    model.save_pretrained(tmp_path / "source", max_shard_size="1MB")
+    by_shards = tensors_in(quantized(tmp_path / "source", tmp_path / "target", scheme))
+    save_compressed_tensors(quantize_model(model, scheme), tmp_path / "whole")
+    whole = tensors_in(tmp_path / "whole")
+    assert by_shards.keys() == whole.keys()
+    assert all(torch.equal(by_shards[name].float(), whole[name].float()) for name in whole)
+    ours, theirs = (
+        json.loads((tmp_path / folder / "config.json").read_text())["quantization_config"]["config_groups"]
+        for folder in ("target", "whole")
+    )
+    assert ours == theirs
 
 
 def test_transformers_loads_what_comes_out(tmp_path):
