@@ -9,6 +9,7 @@ from pathlib import Path
 
 from labutils.data.gguf import GGUF, Tensor
 from labutils.formats.checkpoint import DTYPES, Checkpoint, Stored, opened
+from labutils.formats.one_shard import FLOATS
 from labutils.models.inventory import LOOKED_UP, UNKNOWN, VECTOR, Part, summed
 
 WEIGHT, PACKED, SCALE, SHAPE = "weight", "weight_packed", "weight_scale", "weight_shape"
@@ -35,15 +36,25 @@ def file_inventory(path: Path | str) -> list[Part]:
     checkpoint, reasons, shapes = Checkpoint.of(path), {}, {}
     for name, tensors in checkpoint.shards.items():
         with opened(path / name) as file:
-            reasons |= json.loads((file.metadata() or {}).get("left_in_float", "{}"))
+            reasons |= _left_in_float(file.metadata() or {})
             shapes |= {name: file.get_tensor(name).tolist() for name in tensors if name.endswith(f".{SHAPE}")}
     return summed(_parts(checkpoint.tensors, shapes, reasons))
+
+
+def _left_in_float(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What `save_compressed_tensors` and `quantize_shards` have noted; files of others may say anything."""
+    try:
+        noted = json.loads(metadata.get("left_in_float", "{}"))
+    except ValueError:
+        return {}
+    return {name: str(why) for name, why in noted.items()} if isinstance(noted, dict) else {}
 
 
 def _parts(
     tensors: Mapping[str, Stored], shapes: Mapping[str, list[int]], reasons: Mapping[str, str]
 ) -> Iterator[Part]:
-    modules = {name.rpartition(".")[0] for name in tensors if name.endswith(f".{SCALE}")}
+    named = {name.rpartition(".")[0] for name in tensors if name.endswith(f".{SCALE}")}
+    modules = {module for module in named if _is_matrix(tensors, module)}
     for module in sorted(modules):
         parts = {part: tensors[f"{module}.{part}"] for part in PARTS if f"{module}.{part}" in tensors}
         yield _quantized(parts, shapes.get(f"{module}.{SHAPE}"))
@@ -51,6 +62,10 @@ def _parts(
         module, _, part = name.rpartition(".")
         if module not in modules or part not in PARTS:
             yield _float(name, stored, reasons.get(module))
+
+
+def _is_matrix(tensors: Mapping[str, Stored], module: str) -> bool:
+    return any(len(tensors[name].shape) == 2 for part in (WEIGHT, PACKED) if (name := f"{module}.{part}") in tensors)
 
 
 def _quantized(parts: Mapping[str, Stored], shape: list[int] | None) -> Part:
@@ -72,8 +87,10 @@ def _float(name: str, stored: Stored, reason: str | None) -> Part:
     values = math.prod(stored.shape)
     if len(stored.shape) < 2:
         return Part("biases" if name.endswith("bias") else "norms", NAMES[stored.dtype], values, stored.nbytes, VECTOR)
-    kind, why = ("embeddings", LOOKED_UP) if "embed" in name else ("matrices", UNKNOWN)
-    return Part(kind, NAMES[stored.dtype], values, stored.nbytes, why if kind == "embeddings" else reason or why)
+    if "embed" in name:
+        return Part("embeddings", NAMES[stored.dtype], values, stored.nbytes, LOOKED_UP)
+    why = (reason or UNKNOWN) if stored.dtype in FLOATS else "codes of a format that is not known here"
+    return Part("matrices", NAMES[stored.dtype], values, stored.nbytes, why)
 
 
 def _gguf_part(name: str, tensor: Tensor) -> Part:

@@ -56,7 +56,8 @@ def quantize_shards(
 
     scheme    symmetric, PerGroup(group_size) or PerAxis(0): integers of 2 to 8 bits; MXFP4, MXFP8 or FP8 by rows, too
     ignore    names to leave as they are, without ".weight"; "*embed*" is all names with that in them. A checkpoint does
-              not say which of its matrices belong to linear layers, so name what does not
+              not say which of its matrices belong to an nn.Linear, so name what does not (all of GPT-2, for instance,
+              whose Conv1D has columns for rows)
     progress  show bytes read of all
     client    a dask.distributed.Client, or any concurrent.futures.Executor. Its processes do the files, which do not
               depend on each other, and come out the same, byte for byte. On several machines:
@@ -67,8 +68,8 @@ def quantize_shards(
               Both folders must be on a disk that all of them see, under the same path
 
     It may be killed at any time: a file has its name only when it is whole and on the disk, and a second call with the
-    same arguments does what is left. `source` is only read. A process grows by 40 MB at most (or ten times the bytes of
-    a row, where a row is longer than 4 MB), whatever the checkpoint's size.
+    same arguments does what is left. One call at a time for a target. `source` is only read. A process grows by 40 MB at
+    most (or ten times the bytes of a row, where a row is longer than 4 MB), whatever the checkpoint's size.
 
     ValueError where the files are not what the index says, for tensors that cannot be quantized (integers, NaN, rows
     that are no whole groups), and where `target` holds anything else; FileNotFoundError for a file that is missing;

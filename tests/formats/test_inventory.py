@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import numpy as np
+from safetensors.torch import save_file
 
 from labutils import FP8, MXFP4, NVFP4, PerAxis, PerGroup, Scheme
 from labutils.data.stand_in import untrained_encoder
@@ -48,6 +49,21 @@ def test_bits_in_a_file_are_those_of_the_formula(source, tmp_path):
 def test_reasons_are_those_that_were_given(source, tmp_path):
     parts = file_inventory(quantized(source, tmp_path / "target", ignore=["*embed*", "*a"]))
     assert {part.why for part in parts if part.kind == "matrices"} == {"ignored as '*a'", "not said"}
+
+
+def test_files_of_others_are_read_as_far_as_they_are_known(tmp_path):
+    tensors = {
+        "a.qweight": torch.ones(4, 4, dtype=torch.int32),
+        "a.weight_scale": torch.ones(4),  # of nothing
+        "b.weight": torch.ones(4),
+        "b.weight_scale": torch.ones(()),
+    }
+    save_file(tensors, tmp_path / "model.safetensors", {"left_in_float": "[1"})
+    parts = file_inventory(tmp_path)
+    assert sum(part.nbytes for part in parts) == Checkpoint.of(tmp_path).nbytes
+    assert [(part.form, part.why) for part in parts if part.kind == "matrices"] == [
+        ("int32", "codes of a format that is not known here")
+    ]
 
 
 def test_a_gguf_file(tmp_path):

@@ -25,7 +25,7 @@ from labutils.formats.tensor_file import tensor_file
 from labutils.models import quantize_model
 from labutils.models.layers import PackedLinear, layer_kind
 from labutils.models.linear import linear_layers
-from tests.formats.checkpoints import GROUPS, contents, quantized, tensors_in
+from tests.formats.checkpoints import FIRST, GROUPS, MATRIX, SECOND, contents, quantized, tensors_in
 
 
 def weight_of(tensors, name, num_bits=4):
@@ -175,17 +175,25 @@ def test_processes_of_dask_give_the_same_bytes(source, tmp_path):
         distributed.Client(cluster) as client,
     ):
         assert contents(quantized(source, tmp_path / "together", client=client)) == alone
-        (source / "model-00002-of-00002.safetensors").write_bytes(b"")
-        with pytest.raises(ValueError, match="model-00002-of-00002.safetensors is cut off"):
+        with_nan(source / SECOND)
+        with pytest.raises(ValueError, match=rf"{SECOND}: {MATRIX}: .*NaN"):
             quantized(source, tmp_path / "broken", client=client)
 
 
-def test_an_error_in_another_process_comes_back(source, tmp_path):
-    path = source / "model-00002-of-00002.safetensors"
-    save_file(load_file(path) | {"layers.1.b.c.weight": torch.full((6, 96), torch.nan).bfloat16()}, path)
-    with ThreadPoolExecutor(2) as pool, pytest.raises(ValueError, match=r"00002-of-00002.*layers.1.b.c.weight: .*NaN"):
-        quantized(source, tmp_path / "target", client=pool)
-    assert set(contents(tmp_path / "target")) <= {"model-00001-of-00002.safetensors"}
+def with_nan(path):
+    save_file(load_file(path) | {MATRIX: torch.full((6, 96), torch.nan)}, path)
+    index = json.loads((path.parent / INDEX).read_text())
+    (path.parent / INDEX).write_text(json.dumps(index | {"metadata": None}))
+
+
+def test_any_executor_will_do_and_its_errors_come_back(source, tmp_path):
+    alone = contents(quantized(source, tmp_path / "alone"))
+    with ThreadPoolExecutor(2) as pool:
+        assert contents(quantized(source, tmp_path / "together", client=pool)) == alone
+        with_nan(source / SECOND)
+        with pytest.raises(ValueError, match=rf"{SECOND}: {MATRIX}: .*NaN"):
+            quantized(source, tmp_path / "broken", client=pool)
+    assert set(contents(tmp_path / "broken")) <= {FIRST}
 
 
 def test_memory_does_not_grow_with_the_checkpoint(tmp_path):
