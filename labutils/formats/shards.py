@@ -68,8 +68,9 @@ def quantize_shards(
               Both folders must be on a disk that all of them see, under the same path
 
     It may be killed at any time: a file has its name only when it is whole and on the disk, and a second call with the
-    same arguments does what is left. One call at a time for a target. `source` is only read. A process grows by 40 MB at
-    most (or ten times the bytes of a row, where a row is longer than 4 MB), whatever the checkpoint's size.
+    same arguments does what is left. One call at a time for a target. `source` is only read.
+
+    A process grows by 40 MB at most, whatever the checkpoint's size; where a row is longer than 4 MB, by four rows.
 
     ValueError where the files are not what the index says, for tensors that cannot be quantized (integers, NaN, rows
     that are no whole groups), and where `target` holds anything else; FileNotFoundError for a file that is missing;
