@@ -28,8 +28,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # whose name on conda-forge differs
-# On some platforms conda-forge's playwright is not the Python package, and torchao must match the installed torch.
-FROM_PIP = {"axe-playwright-python", "gguf", "playwright", "torchao"}
+# On some platforms conda-forge's playwright is not the Python package; torchao and compressed-tensors must match the
+# installed torch and transformers.
+FROM_PIP = {"axe-playwright-python", "compressed-tensors", "gguf", "playwright", "torchao", "xllamacpp"}
 # Imported inside functions, which say what to do where they are missing.
 OPTIONAL = {"torch", "transformers", "tokenizers", "huggingface-hub"}
 OFFLINE = ROOT / "tools" / "offline.py"

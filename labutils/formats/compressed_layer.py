@@ -41,7 +41,7 @@ def pack_int32(q: Array, num_bits: int = 4) -> Array:
     """Pack signed codes along the last axis into 32-bit words, first code lowest: (..., n) -> (..., ceil(n b / 32)).
 
     >>> word = pack_int32(np.array([[-8, -7, 0, 7, 0, 0, 0, 0]], dtype=np.int8))
-    >>> f"{word[0, 0] & 0xFFFFFFFF:08x}"  # from the right: -8 + 8, -7 + 8, 0 + 8, 7 + 8, ...
+    >>> f"{word.view(np.uint32)[0, 0]:08x}"  # from the right: -8 + 8, -7 + 8, 0 + 8, 7 + 8, ...
     '8888f810'
 
     Each code is stored as the unsigned q + 2^(b-1). At 4 bits eight codes make a word; at other widths from 2 to 8
@@ -106,6 +106,7 @@ def weight_arguments(scheme: Scheme) -> dict[str, Any]:
 def stored_weight(quantized: QuantizedArray, int8_inputs: bool = False) -> dict[str, Tensor]:
     """The tensors in which a quantized (outputs, inputs) weight is stored.
 
+    >>> from labutils.arrays.affine import quantize
     >>> quantized = quantize(torch.randn(16, 64), Scheme(4, granularity=PerGroup(32)))
     >>> {name: tuple(tensor.shape) for name, tensor in stored_weight(quantized).items()}
     {'weight_packed': (16, 8), 'weight_scale': (16, 2), 'weight_shape': (2,)}

@@ -32,7 +32,8 @@ __all__ = ["pack_int32", "quantization_config", "save_compressed_tensors"]
 Tensor = torch.Tensor
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-# What an Int8Linear does: each row (token) gets its scale and zero point as it comes.
+# What an Int8Linear does: each row (token) gets its scale and zero point as it comes. With "symmetric" the library's
+# scale would be max|x| / 127.5, for codes from -128 to 127.
 INT8_INPUTS = {"num_bits": 8, "type": "int", "symmetric": False, "dynamic": True, "strategy": "token"}
 ON_PURPOSE = "left in float on purpose"
 
@@ -40,19 +41,30 @@ ON_PURPOSE = "left in float on purpose"
 def save_compressed_tensors(model: nn.Module, folder: str | os.PathLike[str]) -> dict[str, str]:
     """Write a model of transformers with quantized layers to a folder; returns what stayed in float, and why.
 
-    >>> model = quantize_model(AutoModelForCausalLM.from_pretrained(name), Scheme(4, granularity=PerGroup(32)))
-    >>> save_compressed_tensors(model, "quantized")
-    {'lm_head': 'its weight is also that of model.embed_tokens (Embedding)'}
-    >>> AutoModelForCausalLM.from_pretrained("quantized")  # with compressed-tensors installed: dequantizes at first use
+    >>> import transformers
+    >>> from labutils.models import quantize_model
+    >>> sizes = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, vocab_size=99)
+    >>> model = transformers.BertForMaskedLM(transformers.BertConfig(**sizes))
+    >>> model = quantize_model(model, Scheme(4, granularity=PerGroup(32)))
+    >>> save_compressed_tensors(model, "quantized")  # doctest: +SKIP
+    {'cls.predictions.decoder': 'its weight is also that of bert.embeddings.word_embeddings (Embedding)'}
+    >>> transformers.AutoModelForMaskedLM.from_pretrained("quantized")  # doctest: +SKIP
 
     model   as `quantize_model` returns it: QuantizedLinear and PackedLinear of the schemes that `compressed_layer`
             lists, and Int8Linear, in place of nn.Linear
     folder  is made where it is missing; other files in it, such as a tokenizer's, stay. The two files that are written
             appear when both are whole, config.json last
 
-    A weight that transformers ties to another is written once. What the loaded model computes differs from `model` by
-    the rounding of float32. Errors name the layer: TypeError for what is no model of transformers, ValueError without
-    a quantized layer, and for what compressed-tensors does not have.
+    A weight that transformers ties to another is written once. Loaded in float32, the model has exactly the weights of
+    `model`, so that their outputs differ by the rounding of float32 (and of bfloat16 where the int4 kernel of torch
+    multiplies here). What the readers of today (transformers 5.23, compressed-tensors 0.20) do not do by themselves:
+
+    zero points         need quantization_config=CompressedTensorsConfig(dequantize=True) for `from_pretrained`
+    MXFP8, MXFP4, NVFP4  need that, or dtype=torch.bfloat16. Weights of NVFP4 are rounded to bfloat16
+    8-bit activations   of two axes, such as those of BERT's pooler, get one scale for all rows, not one for each
+
+    Errors name the layer: TypeError for what is no model of transformers, ValueError without a quantized layer, and for
+    what compressed-tensors does not have.
     """
     if not isinstance(model, nn.Module) or not hasattr(model, "config") or not hasattr(model, "save_pretrained"):
         raise TypeError(f"model must be one of transformers, with a config, got {type(model).__name__}")

@@ -11,7 +11,7 @@ from torch import nn
 
 from labutils.arrays.affine import QuantizedArray
 from labutils.data.language_model import LanguageModel
-from labutils.formats.gguf_blocks import q4_0_blocks, q4_1_blocks, q8_0_blocks, stored_blocks, type_of
+from labutils.formats.gguf_blocks import BLOCKS, q4_0_blocks, q4_1_blocks, q8_0_blocks, stored_blocks, type_of
 from labutils.formats.gguf_file import StoredTensor, write_gguf
 from labutils.formats.gguf_llama import llama_metadata, llama_tensors, stored_floats, tokenizer_metadata
 
@@ -31,11 +31,12 @@ def save_gguf(
 ) -> None:
     """Write a language model, or tensors, to a GGUF file, which appears under its name when it is whole.
 
-    >>> language = language_model()
-    >>> save_gguf(language, "smollm2.gguf")  # 144 MB, and `llama-cli -m smollm2.gguf` runs it
-    >>> save_gguf({"up": numpy.random.randn(8, 64)}, "one.gguf", kind="Q4_0")
-    >>> labutils.data.gguf.GGUF("one.gguf").tensors["up"].type.name
+    >>> save_gguf(language_model(), "smollm2.gguf")  # doctest: +SKIP
+    >>> save_gguf({"up": np.random.randn(8, 64)}, "one.gguf", kind="Q4_0")  # doctest: +SKIP
+    >>> labutils.data.gguf.GGUF("one.gguf").tensors["up"].type.name  # doctest: +SKIP
     'Q4_0'
+
+    The first file has 145 MB, and llama.cpp runs it: `llama-cli -m smollm2.gguf`.
 
     source     a LanguageModel, a LlamaForCausalLM, or name -> array of floats, or QuantizedArray
     kind       the type of float matrices: F32, F16, Q8_0, Q4_0 or Q4_1; vectors stay F32
@@ -47,6 +48,9 @@ def save_gguf(
     with zero points, Q4_1; scales are rounded to float16. Floats are quantized as llama.cpp does. ValueError, with a
     name, for another architecture, scheme or shape; TypeError for another kind of source.
     """
+    for name in (kind, embedding):
+        if name not in BLOCKS:
+            raise ValueError(f"the type of matrices must be one of {', '.join(BLOCKS)}, got {name!r}")
     if isinstance(source, LanguageModel):
         source, tokenizer = source.model, tokenizer or source.tokenizer
     if isinstance(source, nn.Module):

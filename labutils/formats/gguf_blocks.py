@@ -20,10 +20,9 @@ from labutils.arrays.affine import QuantizedArray
 from labutils.arrays.grids import Integers
 from labutils.arrays.inputs import Array, numpy_on_cpu, real_array, require_finite
 from labutils.arrays.scheme import PerGroup, Scheme
-from labutils.data.gguf import TYPES
 
 BLOCK = 32
-TYPE_NUMBERS = {kind.name: number for number, kind in TYPES.items()}
+UNDERFLOWS = 2.0**-25  # rounded to float16, this is 0
 
 
 def q8_0_blocks(x: Array) -> np.ndarray:
@@ -114,12 +113,15 @@ def type_of(scheme: Scheme) -> str:
     for known, kind in STORED_SCHEMES.items():
         if isinstance(scheme.grid, Integers) and _layout(scheme) == _layout(known):
             return kind
-    raise ValueError(f"GGUF has no type for {scheme}: it holds groups of {BLOCK}, in 8 or 4 bits, symmetric or 4-bit")
+    raise ValueError(
+        f"GGUF has no type for {scheme}: its groups are of {BLOCK}, in 8 bits without zero points, or in 4"
+    )
 
 
 def stored_blocks(quantized: QuantizedArray) -> np.ndarray:
     """The codes of a quantized (outputs, inputs) weight in blocks: (outputs, inputs / 32, bytes of a block) uint8.
 
+    >>> from labutils.arrays.affine import quantize
     >>> weight = np.linspace(-7, 7, 32, dtype=np.float32)[None]
     >>> stored_blocks(quantize(weight, Scheme(4, granularity=PerGroup(32))))[0, 0, :4].tolist()
     [0, 60, 129, 145]
@@ -130,7 +132,7 @@ def stored_blocks(quantized: QuantizedArray) -> np.ndarray:
     kind = type_of(quantized.scheme)
     codes, scale = _array(quantized.codes), _array(quantized.scale).astype(np.float32)
     blocks, scale = _whole_blocks(codes), scale[..., None]
-    if (scale.astype(np.float16) == 0).any():
+    if (scale <= UNDERFLOWS).any():
         raise ValueError(f"a scale of {scale.min():g} is 0 in float16, in which GGUF stores scales")
     if kind == "Q8_0":
         return _joined(_float16(scale), blocks)
@@ -151,9 +153,8 @@ def _finite(x: Array) -> np.ndarray:
     """`x` as float32."""
     library, x = real_array(x)
     require_finite(library, x)
-    xp, x = numpy_on_cpu(library, x)
     with np.errstate(over="ignore"):  # float64 beyond float32 shows as Inf in a scale
-        return np.asarray(xp.astype(x, xp.float32))
+        return np.asarray(numpy_on_cpu(library, library.astype(x, library.float32))[1])
 
 
 def _in_blocks(x: Array) -> np.ndarray:

@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from labutils.data.gguf import ALIGNMENT, ARRAY, MAGIC, NUMBERS, STRING, TYPES
-from labutils.formats.gguf_blocks import TYPE_NUMBERS
 from labutils.formats.whole_files import whole_files
 
-VERSION = 3
+VERSION, LONGEST_NAME, MOST_AXES = 3, 63, 4
+TYPE_NUMBERS = {kind.name: number for number, kind in TYPES.items()}
 KINDS = {np.dtype(dtype): kind for kind, dtype in NUMBERS.items()}
 
 
@@ -48,9 +48,10 @@ def write_gguf(path: str | os.PathLike[str], metadata: Mapping[str, Any], tensor
         file.write(head)
         for name, tensor in tensors.items():
             _pad(file)
-            data = tensor.blocks()
-            if data.nbytes != tensor.nbytes:
-                raise ValueError(f"{name} has {data.nbytes} bytes, and {tensor.kind} of {tensor.shape} takes others")
+            try:
+                data = tensor.blocks()
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}: {error}") from error
             file.write(data.tobytes())
         _pad(file)
 
@@ -64,10 +65,18 @@ def _head(metadata: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> b
             raise type(error)(f"{key}: {error}") from error
     offset = 0
     for name, tensor in tensors.items():
+        _require_placeable(name, tensor.shape)
         shape = struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape[::-1])
         parts += [_string(name), shape, struct.pack("<IQ", TYPE_NUMBERS[tensor.kind], offset)]
         offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
     return b"".join(parts)
+
+
+def _require_placeable(name: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(name, str) or not 0 < len(name.encode()) <= LONGEST_NAME:
+        raise ValueError(f"a tensor's name is a string of 1 to {LONGEST_NAME} bytes, got {name!r}")
+    if not 1 <= len(shape) <= MOST_AXES:
+        raise ValueError(f"{name}: a tensor in GGUF has 1 to {MOST_AXES} axes, got shape {shape}")
 
 
 def _value(value: Any) -> bytes:
@@ -77,14 +86,14 @@ def _value(value: Any) -> bytes:
     if isinstance(value, list):
         return struct.pack("<I", ARRAY) + _array(value)
     number = _number(value)
-    return struct.pack("<I", KINDS[number.dtype]) + number.tobytes()
+    return struct.pack("<I", _kind(number)) + number.tobytes()
 
 
 def _array(items: list) -> bytes:
     if all(isinstance(item, str) for item in items):
         return struct.pack("<IQ", STRING, len(items)) + b"".join(map(_string, items))
     numbers = np.array([_number(item) for item in items])
-    return struct.pack("<IQ", KINDS[numbers.dtype], len(items)) + numbers.tobytes()
+    return struct.pack("<IQ", _kind(numbers), len(items)) + numbers.tobytes()
 
 
 def _number(value: Any) -> np.ndarray:
@@ -98,6 +107,12 @@ def _number(value: Any) -> np.ndarray:
     if isinstance(value, float):
         return np.asarray(value, "<f4")
     raise TypeError(f"metadata are numbers, strings and lists of one of these, got {value!r}")
+
+
+def _kind(numbers: np.ndarray) -> int:
+    if numbers.dtype not in KINDS:
+        raise TypeError(f"metadata have no numbers of dtype {numbers.dtype}")
+    return KINDS[numbers.dtype]
 
 
 def _string(text: str) -> bytes:
