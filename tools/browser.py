@@ -32,6 +32,7 @@ APPLICATIONS = {  # module, application class, path of a notebook's page
     "lab": ("jupyterlab", "LabApp", "lab/workspaces/{0.stem}/tree/{0.name}"),
     "notebook": ("notebook", "JupyterNotebookApp", "notebooks/{0.name}"),
 }
+BLANK = "about:blank"
 BUSY = "[role=status][aria-busy=true]"  # an explorer that computes in steps
 # The only picture that a notebook loads from the network is replaced with an empty one.
 BADGE, EMPTY = "**/colab-badge.svg", '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20"/>'
@@ -131,20 +132,38 @@ class Jupyter:
 
     def __init__(self, context: BrowserContext, address: str, application: str, work: Path):
         self._context, self._address, self._application, self._work = context, address, application, work
+        self._idle: list[Page] = []  # pages of JupyterLab in which no notebook is open
 
     @contextlib.contextmanager
     def open(self, source: Path) -> Iterator[Notebook]:
-        """Open a copy of `source` in a new window, and wait until its kernel is ready."""
+        """Open a copy of `source`, and wait until its kernel is ready."""
         shutil.copy(source, self._work)
-        page = self._context.new_page()
-        page.route(BADGE, lambda route: route.fulfill(content_type="image/svg+xml", body=EMPTY))
+        page = self._idle.pop() if self._idle else self._new_page()
         complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(self._address.format(source))
+        listeners = {
+            "console": lambda message: complaints.append(message.text) if message.type == "error" else None,
+            "pageerror": lambda error: complaints.append(str(error)),
+        }
+        for event, listener in listeners.items():
+            page.on(event, listener)
+        if page.url == BLANK:
+            page.goto(self._address.format(source))
+        else:  # JupyterLab needs seconds to load, and is there already
+            page.evaluate("path => { window.jupyterapp.commands.execute('docmanager:open', {path}); }", source.name)
         yield Notebook(page, source, self._application, complaints)
         page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
-        page.close()
+        for event, listener in listeners.items():
+            page.remove_listener(event, listener)
+        if self._application == "lab":
+            page.evaluate("() => window.jupyterapp.shell.currentWidget.dispose()")
+            self._idle.append(page)
+        else:
+            page.close()
+
+    def _new_page(self) -> Page:
+        page = self._context.new_page()
+        page.route(BADGE, lambda route: route.fulfill(content_type="image/svg+xml", body=EMPTY))
+        return page
 
 
 class Notebook:

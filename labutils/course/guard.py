@@ -62,6 +62,8 @@ def call(function: Callable, *args: Any, time_limit: float = 5.0, **kwargs: Any)
     and is raised again.
     """
     result: list[Outcome] = []
+    running = threading.Lock()
+    running.acquire()
     printed = _CappedOutput()
 
     def run() -> None:
@@ -71,19 +73,20 @@ def call(function: Callable, *args: Any, time_limit: float = 5.0, **kwargs: Any)
                 result.append(Outcome(function(*args, **kwargs)))
         except BaseException as error:  # including the SystemExit of exit()
             result.append(Outcome(error=error))
+        running.release()
 
     worker = threading.Thread(target=run, daemon=True, name=f"call of {getattr(function, '__name__', function)!s:.40}")
     with world.restored(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _no_display():
         _isolate()
         try:
             worker.start()
-            _wait(worker, time_limit)
+            _wait(worker, running, time_limit)
         except KeyboardInterrupt:
-            _stop(worker, run.__code__)
+            _stop(worker, running, run.__code__)
             raise
-        if worker.is_alive():
-            _stop(worker, run.__code__)
-            stuck = ", and it could not be stopped: restart the kernel if it has become slow" * worker.is_alive()
+        if running.locked():
+            _stop(worker, running, run.__code__)
+            stuck = ", and it could not be stopped: restart the kernel if it has become slow" * running.locked()
             return Outcome(error=TimeUp(f"no answer within {time_limit:g} seconds{stuck}"), printed=printed.getvalue())
     outcome = result[0]
     return Outcome(outcome.value, outcome.error, printed.getvalue())
@@ -99,17 +102,29 @@ def call_trusted(function: Callable, *args: Any, **kwargs: Any) -> Outcome:
             return Outcome(error=error)
 
 
-def _wait(worker: threading.Thread, time_limit: float) -> None:
+def _wait(worker: threading.Thread, running: threading.Lock, time_limit: float) -> None:
     """Wait for a call for one time limit, and for a call that is importing up to IMPORT_LIMITS more."""
-    worker.join(time_limit)
+    _ends(running, time_limit)
     for _ in range(IMPORT_LIMITS):
         if not _is_importing(worker):
             return
-        worker.join(time_limit)
+        _ends(running, time_limit)
 
 
-def _stop(worker: threading.Thread, run: CodeType) -> None:
-    """Raise TimeUp in a thread every millisecond for GRACE seconds, until it ends.
+def _ends(running: threading.Lock, seconds: float) -> bool:
+    """Wait until a call releases its lock, but no longer than `seconds`.
+
+    Not by `Thread.join`: where the stop button interrupts it, CPython 3.8 to 3.12 take the thread for ended
+    (https://github.com/python/cpython/issues/90882), and a loop would run on.
+    """
+    ended = running.acquire(timeout=seconds)
+    if ended:
+        running.release()
+    return ended
+
+
+def _stop(worker: threading.Thread, running: threading.Lock, run: CodeType) -> None:
+    """Raise TimeUp in a thread every millisecond for GRACE seconds, until its call ends.
 
     Once is not enough: a loop with a bare `except:` catches it, unless it arrives between two rounds of the `try`. It
     must not arrive after the code `run` has been left, when the thread is releasing locks that all threads need.
@@ -118,11 +133,10 @@ def _stop(worker: threading.Thread, run: CodeType) -> None:
     sys.setswitchinterval(1e-6)  # seconds, so that a busy thread gives way at once
     try:
         for _ in range(int(GRACE / 0.001)):
-            if not worker.is_alive():
-                return
             if any(frame.f_back and frame.f_back.f_code is run for frame in _frames(worker)):
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(worker.ident), ctypes.py_object(TimeUp))
-            worker.join(0.001)
+            if _ends(running, 0.001):
+                return
     finally:
         sys.setswitchinterval(before)
 

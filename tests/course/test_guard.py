@@ -24,8 +24,13 @@ def released():
 
 
 def still_running():
-    """The threads of calls that have not ended."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("call of") and thread.is_alive()]
+    """The threads of calls that do not end within a second."""
+    for _ in range(100):
+        calls = [thread for thread in threading.enumerate() if thread.name.startswith("call of")]
+        if not calls:
+            break
+        time.sleep(0.01)
+    return calls
 
 
 # --- what comes back ---
@@ -180,15 +185,16 @@ def test_a_call_is_given_its_time():
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads on this system")
 def test_the_stop_button_ends_the_call_and_is_passed_on():
-    started = threading.Event()
+    started, rounds = threading.Event(), [0]
 
     def loops():
         started.set()
         while True:
-            pass
+            rounds[0] += 1
 
     def press():
         started.wait()
+        time.sleep(LIMIT)  # until the caller waits for the call
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     # A job in the background may have been started with the signal ignored.
@@ -203,6 +209,9 @@ def test_the_stop_button_ends_the_call_and_is_passed_on():
         button.join()
         signal.signal(signal.SIGINT, before)
     assert sys.stdout is stdout and not still_running()
+    ended_after = rounds[0]
+    time.sleep(LIMIT)
+    assert rounds[0] == ended_after
 
 
 # --- prints and warnings ---
