@@ -15,7 +15,19 @@ import sys
 import torch
 from tqdm import tqdm
 
-from benchmarks import browser, encoding, explorer, grids, imports, linear, memory, packing, quantize, training
+from benchmarks import (
+    browser,
+    encoding,
+    explorer,
+    grids,
+    imports,
+    linear,
+    memory,
+    packing,
+    quantize,
+    shards,
+    training,
+)
 from benchmarks.tables import machine, markdown
 
 
@@ -35,6 +47,7 @@ def main():
         *linear.tables(progress=progress),
         ("MiniLM, 256 sentences", encoding.table(progress=progress)),
         ("Peak memory beyond the input, choose + quantize + dequantize", memory.table(progress=progress)),
+        ("A checkpoint quantized file by file, 4 bits in groups of 128", shards.table(progress=progress)),
         ("Digits read right in few bits, activations in 8", training.table(progress=progress)),
     ]
     print(machine())

@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "compressed_tensors": ["pack_int32", "quantization_config", "save_compressed_tensors"],
         "gguf": ["q4_0_blocks", "q4_1_blocks", "q8_0_blocks", "save_gguf"],
+        "shards": ["quantize_shards"],
     },
 )
