@@ -147,8 +147,7 @@ explorer
 
 # %%
 def float_grid(exponent_bits, mantissa_bits, specials="none"):
-    """Return the numbers without a sign of a small float format, in the order of their "
-    "codes."""
+    """Return the numbers without a sign of a small float format, by ascending code."""
     ### BEGIN SOLUTION
     codes = np.arange(2 ** (exponent_bits + mantissa_bits))
     exponent = codes >> mantissa_bits
@@ -637,8 +636,7 @@ E2M1_LEVELS, E4M3_LEVELS = grid_of(2, 1), grid_of(4, 3, "nan")
 
 # %%
 def nvfp4_quantize(x):
-    """Return (q, scales, tensor_scale): x is about q * scale of its block * "
-    "tensor_scale."""
+    """Return q, scales, tensor_scale: x is about q * its block's scale * tensor_scale."""
     ### BEGIN SOLUTION
     blocks = x.reshape(*x.shape[:-1], -1, 16)
     tensor_scale = np.abs(x).max() / (6 * 448) or 1.0
