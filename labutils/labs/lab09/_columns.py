@@ -180,6 +180,10 @@ def passing_mistakes(right: Columns) -> tuple[Misconception, ...]:
         Misconception("a dead channel is not looked after", right.but(dead=lambda h: h),
             "A channel that was always 0 leaves a 0 on the diagonal, where damping is 0, and then nothing can be "
             "inverted. Put a 1 there."),
+        Misconception("a dead channel gets its 1 before the damping",
+            right.but(damp=lambda h, damping: damped(ones_for_dead(h), damping)),
+            "The 1 of a dead channel then counts in the mean, and with quiet inputs it is the largest entry. Add the "
+            "damping first, and look for zeros that are still there."),
         Misconception("the weights of a dead channel become 0", dead_weights_to_zero(right),
             "The published GPTQ does so. Here a channel that was silent in calibration keeps its weights, rounded to "
             "nearest: it may speak later."),

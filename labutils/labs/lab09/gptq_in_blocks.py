@@ -71,6 +71,7 @@ def cases() -> list[Case]:
         case("much damping", some, 4, 4, 8, 0.5),
         case("2 bits", problem(8, 16, seed=45), 2, 4, 8),
         case("a dead channel, no damping", (some[0], hessian_of(silent)), 4, 4, 8, 0.0),
+        case("a dead channel, quiet inputs", (some[0], hessian_of(silent) * np.float32(1e-6)), 4, 4, 8),
         case("inputs a thousand times smaller", (some[0], some[1] * np.float32(1e-6)), 4, 4, 8),
         case("192 inputs in blocks of 16: how much is computed", problem(256, 192, seed=46, rows=300), 4, 64, 16),
     ]

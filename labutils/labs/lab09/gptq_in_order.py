@@ -74,6 +74,7 @@ def cases() -> list[Case]:
         case("2 bits", uneven(8, 16, seed=27), 2, 4),
         case("much damping", some, 4, 10, 0.5),
         case("a dead channel, no damping", (some[0], hessian_of(silent)), 4, 10, 0.0),
+        case("a dead channel, quiet inputs", (some[0], hessian_of(silent) * np.float32(1e-6)), 4, 10),
         case("a group that is all zero", (hole, some[1]), 4, 5),
         case("as many outputs as inputs", uneven(12, 12, seed=29), 3, 6),
         case("inputs a thousand times smaller", (some[0], some[1] * np.float32(1e-6)), 4, 5),

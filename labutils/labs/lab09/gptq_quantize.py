@@ -12,9 +12,7 @@ from labutils.labs.contract import arguments
 from labutils.labs.lab09 import LESSON
 from labutils.labs.lab09._columns import (
     Columns,
-    damped,
     grid_mistakes,
-    ones_for_dead,
     passed_on,
     passing_mistakes,
     peaks_before,
@@ -132,10 +130,6 @@ MISCONCEPTIONS = (
     Misconception("the error against the weight as it came", from_the_original,
         "The errors of the columns before have moved this one on purpose. Its error is the weight as it is *now* minus "
         "what its code stands for."),
-    Misconception("a dead channel gets its 1 before the damping",
-        right.but(damp=lambda h, damping: damped(ones_for_dead(h), damping)),
-        "The 1 of a dead channel then counts in the mean, and with quiet inputs it is the largest entry. Add the "
-        "damping first, and look for zeros that are still there."),
     *passing_mistakes(right),
     *grid_mistakes(right),
 )  # fmt: skip
