@@ -488,7 +488,7 @@ for sentence in (
 # These are **massive activations** (Sun et al., 2024, arXiv:2402.17762): thousands, in one channel, in the *first token*, whatever
 # it is. Attention that finds nothing to look at looks there (lab 08's `[CLS]` was the same). One scale for all tokens must reach
 # that far, and steps of thousands / 127 leave nothing of the others. The calibration text must hold a first token, too: without
-# it, a static scale would cut the number off, and the model needs it.
+# it, a static scale would cut the number off (lab 09 shows what becomes of a calibration without it).
 #
 # Smoothing (lab 08) moves a channel's size into the weights. This lab's way spreads it over *all* channels.
 #
