@@ -2,6 +2,7 @@
 
     python tools/build_course.py            build everything
     python tools/build_course.py 01         build the lessons whose names begin with 01
+    python tools/build_course.py --text 01  the same without executing: only text has changed, and outputs stay
     python tools/build_course.py --check    build nothing; exit 1 and list what is stale
 
 A lesson is a jupytext py:percent file. The rest is derived: links and the Colab cell from the lesson's name and
@@ -18,6 +19,7 @@ import os
 import re
 import sys
 import tempfile
+from itertools import zip_longest
 from pathlib import Path
 
 import jupytext
@@ -48,6 +50,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="*", help="beginnings of lesson names, such as 01; all by default")
+    parser.add_argument("--text", action="store_true", help="no code has changed: keep the outputs that are stored")
     parser.add_argument("--check", action="store_true", help="exit 1 and list what is stale; write nothing")
     parser.add_argument("--out", type=Path, default=ROOT, help="where notebooks/ and solutions/ are written")
     options = parser.parse_args()
@@ -59,10 +62,14 @@ def main() -> int:
     if not chosen:
         parser.error(f"no lesson begins with {' or '.join(options.only)}")
     for path in tqdm(chosen, desc="lessons"):
-        lesson = read(path)
-        require_models(lesson, path)
-        write(student_version(lesson), options.out / "notebooks" / f"{path.stem}.ipynb")
-        write(executed(lesson), options.out / "solutions" / f"{path.stem}.ipynb")
+        lesson, name = read(path), f"{path.stem}.ipynb"
+        if options.text:
+            solution = with_outputs_of(nbformat.read(ROOT / "solutions" / name, as_version=4), lesson, path)
+        else:
+            require_models(lesson, path)
+            solution = executed(lesson)
+        write(student_version(lesson), options.out / "notebooks" / name)
+        write(solution, options.out / "solutions" / name)
     return 0
 
 
@@ -198,6 +205,17 @@ def executed(lesson: NotebookNode) -> NotebookNode:
             varies = "nbval-ignore-output" in cell.metadata.get("tags", [])  # with the machine, so it is not stored
             cell.outputs = [] if varies else joined(cell.outputs)
     notebook.metadata = nbformat.from_dict(KERNEL)
+    return notebook
+
+
+def with_outputs_of(solution: NotebookNode, lesson: NotebookNode, path: Path) -> NotebookNode:
+    """Return the lesson with the outputs of a solution whose code is the same; SystemExit where it is another."""
+    notebook = copy.deepcopy(lesson)
+    now, before = ([cell for cell in n.cells if cell.cell_type == "code"] for n in (notebook, solution))
+    for cell, stored in zip_longest(now, before):
+        if cell is None or stored is None or cell.source != stored.source:
+            raise SystemExit(f"{path.name}: code has changed, build it without --text:\n{(cell or stored).source}")
+        cell.outputs, cell.execution_count = stored.outputs, stored.execution_count
     return notebook
 
 

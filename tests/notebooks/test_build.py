@@ -76,6 +76,19 @@ def test_building_again_gives_the_same_bytes(tmp_path):
         assert once == built(tmp_path / "again")
 
 
+def test_where_only_text_has_changed_the_outputs_stay_and_changed_code_is_refused():
+    path = build_course.lessons()[1]
+    solution = nbformat.read(ROOT / "solutions" / f"{path.stem}.ipynb", as_version=4)
+    lesson = build_course.read(path)
+    lesson.cells[0].source += " And more."
+    kept = build_course.with_outputs_of(solution, lesson, path)
+    assert kept.cells[0].source.endswith(" And more.")
+    assert [cell.get("outputs") for cell in kept.cells] == [cell.get("outputs") for cell in solution.cells]
+    lesson.cells[-1] = nbformat.v4.new_code_cell("1 + 1")
+    with pytest.raises(SystemExit, match="code has changed"):
+        build_course.with_outputs_of(solution, lesson, path)
+
+
 @pytest.mark.parametrize("tag", trained.MODULES)
 def test_a_solution_is_not_built_with_the_numbers_of_a_stand_in(tag, monkeypatch):
     monkeypatch.setattr(trained, "why_missing", lambda asked: "it is not here" if asked == tag else None)
