@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from labutils.labs.catalogue import EXERCISES
 from tools import build_course
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +70,24 @@ def test_the_readme_states_the_labs_time(stem):
         line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if f"{stem}.ipynb" in line
     )
     assert row.endswith(f"| {stated(stem)[0]} min |")
+
+
+COURSE = [line.split(" | ") for line in (ROOT / "docs" / "course.md").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("path", build_course.lessons(), ids=lambda path: path.stem)
+def test_the_plan_of_a_course_states_each_labs_minutes_and_points(path):
+    row = next(row for row in COURSE if row[0] == f"| {build_course.heading(path)}")
+    exercises = [exercise for exercise in EXERCISES.values() if exercise.lab == path.stem]
+    points = [sum(e.points for e in exercises if e.stretch == stretch) for stretch in (False, True)]
+    assert row[2:] == ["{} + {}".format(*stated(path.stem)), "{} + {} |".format(*points)]
+
+
+@pytest.mark.parametrize("plan", ["an afternoon", "two days", "six weeks, two labs a week"])
+def test_a_plan_states_the_minutes_of_its_labs(plan):
+    _, labs, total = next(row for row in COURSE if row[0] == f"| {plan}")
+    core = {stem[:2]: stated(stem)[0] for stem in STEMS}
+    assert sum(core[lab] for lab in re.findall(r"\d\d", labs)) == sum(map(int, re.findall(r"\d+", total)))
 
 
 def test_the_model_counts_words_cells_explorers_and_exercises():
