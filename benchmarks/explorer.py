@@ -11,6 +11,7 @@ from labutils.labs.catalogue import EXPLORERS
 
 NAMES = tuple(EXPLORERS)
 OPENINGS = {  # for explorers that do not take an array of any shape: as in their lab, or over a matrix
+    "explore_block": lambda x: labutils.explore_block(rows(x)),
     "explore_cache": lambda x: labutils.explore_cache(data.language_model()),
     "explore_digit": lambda x: labutils.explore_digit(7),
     "explore_gptq": lambda x: labutils.explore_gptq(*layer_of(x)),

@@ -36,6 +36,10 @@ MISTAKES = {
     "10_training": ("fake_quantize_ste", ".detach()", "", "the gradient of round"),
     "11_grids": ("round_to_grid", "code + 1, code", "code, code", "ties towards zero"),
     "12_language_model": ("perplexity", "logits[:-1], tokens[1:]", "logits, tokens", "labels not shifted"),
+    "13_ship_it": (
+        "q4_0_blocks", "codes[..., :16] | codes[..., 16:]", "codes[..., ::2] | codes[..., 1::2]",
+        "nibbles of neighbours",
+    ),
 }  # fmt: skip
 
 

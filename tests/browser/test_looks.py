@@ -49,6 +49,7 @@ EXPLORERS = {
     "explore_grids": "explore_grids(w)",
     "explore_text": "explore_text(small)",
     "explore_cache": "explore_cache(small)",
+    "explore_block": "explore_block(w)",
 }
 PANELS = {
     "a wrong answer": "check(quantize_symmetric)",
