@@ -17,6 +17,7 @@ import copy
 import importlib.util
 import io
 import json
+import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -702,8 +703,26 @@ mixed_up = q.reshape(len(q), -1, 8)[..., order].reshape(q.shape)
 print(f"read in the wrong order: {sqnr_db(weight, read_as(mixed_up)):.0f} dB")
 
 # %% [markdown]
-# All of these mistakes load without a word, and a *cosine* of outputs may still look alive where few layers are wrong. What catches them
-# is what you did above: read the file with other code than that which wrote it, and compare every weight with half a step.
+# **One layer too many in `ignore`.** The layer was quantized, and the config says that it is in float. The reader looks for `weight`,
+# finds none, and makes one at random, as it does for the new head of a model that is to be fine-tuned. It does say so, in a table of
+# missing keys that scrolls by:
+
+# %% tags=["minilm", "nbval-ignore-output"]
+if loaded is not None:
+    name, wrong = "encoder.layer.1.output.dense", folder / "wrong"
+    shutil.copytree(target, wrong)
+    whole = json.loads((wrong / "config.json").read_text())
+    whole["quantization_config"]["ignore"].append(name)
+    (wrong / "config.json").write_text(json.dumps(whole))
+    transformers.utils.logging.set_verbosity_error()  # the table
+    with contextlib.redirect_stderr(io.StringIO()):
+        broken = transformers.AutoModel.from_pretrained(wrong, add_pooling_layer=False)
+    made_up = broken.get_submodule(name).weight.detach().numpy()
+    print(f"{name}: {sqnr_db(weight, made_up):.1f} dB")
+
+# %% [markdown]
+# Nearly all of these mistakes load without a word, and a *cosine* of outputs may still look alive where few layers are wrong. What
+# catches them is what you did above: read the file with other code than that which wrote it, and compare every weight with half a step.
 #
 # **Codes or floats?** A folder that says "4 bits" does not make a fast model. transformers dequantizes at the first call and then runs
 # floats; vLLM has kernels for some groups and widths (128 is safe, 32 often); llama.cpp has them for its own blocks. Ask what the engine
