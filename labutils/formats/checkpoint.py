@@ -71,6 +71,10 @@ class Checkpoint:
         folder = Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is no folder")
+        if (folder / INDEX).exists() and (folder / ALONE).exists():
+            raise ValueError(
+                f"{folder} holds {ALONE} and {INDEX}: which of the two is the checkpoint? Remove the other"
+            )
         if (folder / INDEX).exists():
             return cls(folder, _as_indexed(folder))
         if not (folder / ALONE).exists():

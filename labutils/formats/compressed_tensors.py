@@ -21,6 +21,7 @@ from torch import nn
 from labutils.arrays.affine import QuantizedArray
 from labutils.arrays.grids import Integers
 from labutils.arrays.scheme import PerAxis, PerGroup, Scheme
+from labutils.formats.checkpoint import INDEX
 from labutils.formats.compressed_layer import format_of, pack_int32, stored_weight, weight_arguments
 from labutils.formats.whole_files import whole_files
 from labutils.models.layers import Int8Linear
@@ -52,8 +53,8 @@ def save_compressed_tensors(model: nn.Module, folder: str | os.PathLike[str]) ->
 
     model   as `quantize_model` returns it: QuantizedLinear and PackedLinear of the schemes that `compressed_layer`
             lists, and Int8Linear, in place of nn.Linear
-    folder  is made where it is missing; other files in it, such as a tokenizer's, stay. The two files that are written
-            appear when both are whole, config.json last
+    folder  is made where it is missing; other files in it, such as a tokenizer's, stay. The files that are written
+            appear when all are whole, config.json last
 
     A weight that transformers ties to another is written once. Loaded in float32, the model has exactly the weights of
     `model`, so that their outputs differ by the rounding of float32 (and of bfloat16 where the int4 kernel of torch
@@ -61,7 +62,9 @@ def save_compressed_tensors(model: nn.Module, folder: str | os.PathLike[str]) ->
     rounding may tip to either: in a deep network one tips the next. What the readers of today (transformers 5.23,
     compressed-tensors 0.20) do not do by themselves:
 
-    zero points          need quantization_config=CompressedTensorsConfig(dequantize=True) for `from_pretrained`
+    zero points          need quantization_config=CompressedTensorsConfig(dequantize=True) for `from_pretrained`,
+                         which takes all layers for the first scheme: beside zero points no other scheme is written, and
+                         a model of several schemes must be read without it
     MXFP8, MXFP4, NVFP4  need that, or dtype=torch.bfloat16. Weights of NVFP4 are rounded to bfloat16
     8-bit activations    of two axes, such as those of BERT's pooler, get one scale for all rows, not one for each
 
@@ -70,6 +73,9 @@ def save_compressed_tensors(model: nn.Module, folder: str | os.PathLike[str]) ->
     """
     if not isinstance(model, nn.Module) or not hasattr(model, "config") or not hasattr(model, "save_pretrained"):
         raise TypeError(f"model must be one of transformers, with a config, got {type(model).__name__}")
+    folder = Path(folder).expanduser()
+    if (folder / INDEX).exists():
+        raise ValueError(f"{folder} holds {INDEX}, an index of another checkpoint: name an empty folder")
     layers = _quantized_layers(model)
     if not layers:
         raise ValueError(f"{type(model).__name__} has no quantized layer: `quantize_model` makes a copy that has")
@@ -82,9 +88,10 @@ def save_compressed_tensors(model: nn.Module, folder: str | os.PathLike[str]) ->
     quantization = quantization_config(schemes, int8_inputs)
     tensors = _float_tensors(model, layers, known) | _quantized_tensors(weights, int8_inputs)
     left = _reasons(model, quantization["ignore"])
-    folder = Path(folder)
     with whole_files(folder / WEIGHTS, folder / CONFIG) as (weights_file, config_file):
         save_file(tensors, weights_file, metadata={"format": "pt", "left_in_float": json.dumps(left)})
+        if getattr(model, "generation_config", None) is not None:
+            model.generation_config.save_pretrained(folder)
         config_file.write_text(json.dumps(_config(model, layers, quantization), indent=2), encoding="utf-8")
     return left
 
@@ -117,6 +124,9 @@ def quantization_config(schemes: Mapping[str, Scheme | None], int8_inputs: Colle
     groups = {}
     for i, (kind, names) in enumerate(members.items()):
         groups[f"group_{i}"] = _group(*kind, names if len(members) > 1 else ["Linear"], names[0])
+    asymmetric = next((names[0] for (scheme, _), names in members.items() if not scheme.symmetric), None)
+    if asymmetric and len({json.dumps(group | {"targets": []}) for group in groups.values()}) > 1:
+        raise ValueError(f"{asymmetric} has zero points, which the library only reads where all layers have one scheme")
     formats = {group["format"] for group in groups.values()}
     return {
         "quant_method": "compressed-tensors",

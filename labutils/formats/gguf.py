@@ -67,6 +67,8 @@ def save_gguf(
     matrices = Counter(tensor.kind for tensor in tensors.values() if len(tensor.shape) > 1)
     most = matrices.most_common(1)[0][0] if matrices else "F32"
     described |= {"general.file_type": FILE_TYPES[most], "general.quantization_version": 2}
+    if not all(isinstance(key, str) for key in metadata or {}) or "general.alignment" in (metadata or {}):
+        raise ValueError("metadata has strings for keys, and not general.alignment, which is 32 bytes here")
     write_gguf(path, described | dict(metadata or {}), tensors)
 
 

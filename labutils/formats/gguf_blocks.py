@@ -153,8 +153,11 @@ def _finite(x: Array) -> np.ndarray:
     """`x` as float32."""
     library, x = real_array(x)
     require_finite(library, x)
-    with np.errstate(over="ignore"):  # float64 beyond float32 shows as Inf in a scale
-        return np.asarray(numpy_on_cpu(library, library.astype(x, library.float32))[1])
+    with np.errstate(over="ignore"):
+        values = np.asarray(numpy_on_cpu(library, library.astype(x, library.float32))[1])
+    if not np.isfinite(values).all():
+        raise ValueError("a float64 is beyond float32, which GGUF's values are made from")
+    return values
 
 
 def _in_blocks(x: Array) -> np.ndarray:

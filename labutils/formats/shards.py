@@ -24,9 +24,10 @@ from labutils.formats.tensor_file import named_where_full
 from labutils.formats.whole_files import whole_files
 
 HEAD = "lm_head"
-NOT_LINEAR = ("*embed*", "*wte", "*wpe", HEAD)  # matrices of other layers, and the head, which is often one of them
+# Matrices of other layers than linear ones (embeddings, positions, routers), and the head, which is often one of them.
+NOT_LINEAR = ("*embed*", "*wte", "*wpe", "*shared", "*relative_attention_bias", "*.gate", "*router", HEAD)
 BESIDE = {".json", ".txt", ".model", ".jinja", ".tiktoken", ".md"}  # a tokenizer's files and the like, which are copied
-WRITTEN = (CONFIG, ".index.json")  # ends of names of files that are not copied, but written anew
+WRITTEN_ANEW = (CONFIG, "*.index.json")
 PARTIAL = ".partial-*"  # what `whole_files` leaves after a kill
 SAMPLES, SAMPLE = 256, 4096  # how many pieces of a file are looked at to know it again, and their bytes
 
@@ -57,7 +58,8 @@ def quantize_shards(
     scheme    symmetric, PerGroup(group_size) or PerAxis(0): integers of 2 to 8 bits; MXFP4, MXFP8 or FP8 by rows, too
     ignore    names to leave as they are, without ".weight"; "*embed*" is all names with that in them. A checkpoint does
               not say which of its matrices belong to an nn.Linear, so name what does not (all of GPT-2, for instance,
-              whose Conv1D has columns for rows)
+              whose Conv1D has columns for rows), and a head under another name than lm_head that shares its weight with
+              the embedding. A pattern that fits nothing is refused
     progress  show bytes read of all
     client    a dask.distributed.Client, or any concurrent.futures.Executor. Its processes do the files, which do not
               depend on each other, and come out the same, byte for byte. On several machines:
@@ -79,13 +81,14 @@ def quantize_shards(
     require_rows(scheme)
     checkpoint, target = Checkpoint.of(Path(source).absolute()), Path(target).absolute()
     config = _config(checkpoint.folder)
-    jobs = _jobs(checkpoint, target, scheme, [ignore] if isinstance(ignore, str) else list(ignore))
+    ignored = [ignore] if isinstance(ignore, str) else list(ignore)
+    jobs = _jobs(checkpoint, target, scheme, ignored)
     target.mkdir(parents=True, exist_ok=True)
     done = _done(jobs, target, checkpoint.folder)
     with tqdm(total=checkpoint.nbytes, unit="B", unit_scale=True, disable=not progress, desc=target.name) as bar:
         bar.update(sum(job.nbytes for job in done))
         _run([job for job in jobs if job not in done], bar.update, client)
-    _finish(checkpoint.folder, target, jobs, config)
+    _finish(checkpoint.folder, target, jobs, config | _described(jobs, ignored))
     return target
 
 
@@ -129,6 +132,11 @@ def _jobs(checkpoint: Checkpoint, target: Path, scheme: Scheme, ignore: list[str
         reasons = {_module(name): f"ignored as {pattern!r}" for name, pattern in left.items()}
         metadata = {"format": "pt", "left_in_float": json.dumps(reasons), "quantize_shards": json.dumps(settings)}
         jobs.append(Job(source, target / file, tensors, quantized, scheme, metadata))
+    names = {_module(name) for name in everything}
+    for pattern in ignore:
+        fits = pattern in NOT_LINEAR or any(fnmatchcase(name, pattern) for name in names)
+        if not fits and (pattern.endswith(".weight") or not _is_name(pattern)):
+            raise ValueError(f"ignore has {pattern!r}, and {checkpoint.folder} has no tensor {pattern}.weight")
     if not any(job.quantized for job in jobs):
         raise ValueError(f"{checkpoint.folder} holds no matrix named x.weight that is not ignored: ignore is {ignore}")
     return jobs
@@ -140,6 +148,11 @@ def _is_weight(name: str, stored: Stored) -> bool:
 
 def _module(name: str) -> str:
     return name.removesuffix(".weight")
+
+
+def _is_name(pattern: str) -> bool:
+    """Whether it names one layer: a head that shares the embedding's weight is in no file, and may be named too."""
+    return not set(pattern) & set("*?[")
 
 
 def _fitting(name: str, patterns: list[str]) -> str | None:
@@ -178,7 +191,11 @@ def _done(jobs: list[Job], target: Path, source: Path) -> list[Job]:
 
 
 def _beside(source: Path) -> list[Path]:
-    return [file for file in source.iterdir() if file.suffix in BESIDE and not file.name.endswith(WRITTEN)]
+    return [
+        file
+        for file in source.iterdir()
+        if file.suffix in BESIDE and file.is_file() and not any(fnmatchcase(file.name, name) for name in WRITTEN_ANEW)
+    ]
 
 
 # --- after the last file ----------------------------------------------------------------------------------------------
@@ -191,10 +208,14 @@ def _finish(source: Path, target: Path, jobs: list[Job], config: dict[str, Any])
             shutil.copyfile(file, unfinished)
     if [job.target.name for job in jobs] != [ALONE]:
         write_json(target / INDEX, _index(jobs))
+    write_json(target / CONFIG, config)
+
+
+def _described(jobs: list[Job], ignored: list[str]) -> dict[str, Any]:
     schemes = {_module(name): job.scheme for job in jobs for name in sorted(job.quantized)}
     left = [name for job in jobs for name in json.loads(job.metadata["left_in_float"])]
-    in_float = dict.fromkeys([*left, HEAD])  # a head that is tied to the embedding is in no file
-    write_json(target / CONFIG, config | {"quantization_config": quantization_config(in_float | schemes)})
+    in_float = dict.fromkeys([*left, HEAD, *filter(_is_name, ignored)])
+    return {"quantization_config": quantization_config(in_float | schemes)}
 
 
 def _index(jobs: list[Job]) -> dict[str, Any]:

@@ -179,3 +179,10 @@ def test_a_full_disk_leaves_nothing_half_written(source, tmp_path, monkeypatch):
     assert contents(tmp_path / "target") == {} and contents(source) == before
     monkeypatch.undo()
     quantized(source, tmp_path / "target")
+
+
+def test_one_file_beside_an_index_is_refused(source, tmp_path):
+    """Readers differ in which of the two they take."""
+    (source / "model.safetensors").write_bytes((source / FIRST).read_bytes())
+    with pytest.raises(ValueError, match="which of the two is the checkpoint"):
+        quantized(source, tmp_path / "target")

@@ -328,3 +328,27 @@ def test_w8a8_of_minilm_is_the_same_layer_by_layer(trained, tmp_path):
     # 97 rows of 100 and more.
     assert len(seen) == 36
     assert off < 0.03
+
+
+def test_a_folder_with_another_checkpoints_index_is_refused(tmp_path):
+    llama().save_pretrained(tmp_path, max_shard_size="50KB")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="an index of another checkpoint"):
+        save_compressed_tensors(quantize_model(llama(), W4), tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("other", [W4, W8, Scheme(8, False, PerGroup(32))], ids=repr)
+def test_zero_points_beside_another_scheme_are_refused(other, tmp_path):
+    """With dequantize=True, which zero points need, the library takes all layers for the first scheme."""
+    model = quantize_model(llama(), W4_ZEROS, rules={"*k_proj": other})
+    with pytest.raises(ValueError, match="has zero points"):
+        save_compressed_tensors(model, tmp_path / "mixed")
+    assert not (tmp_path / "mixed").exists()
+
+
+def test_how_a_model_writes_text_comes_back(tmp_path):
+    model = quantize_model(llama(), W4)
+    model.generation_config.eos_token_id = [5, 7]
+    save_compressed_tensors(model, tmp_path)
+    assert load(tmp_path, "LlamaForCausalLM").generation_config.eos_token_id == [5, 7]

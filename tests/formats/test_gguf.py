@@ -220,3 +220,10 @@ def test_llama_cpp_continues_a_text_as_our_layers_do(language, tmp_path):
     ours, margin = continued(model, language.encode(prompt), tokens=6)
     assert margin > 0.1, "llama.cpp quantizes activations to 8 bits, and a closer choice could tip"
     assert LlamaCpp(tmp_path / "m.gguf", threads=1).write(6, prompt) == language.decode(ours)
+
+
+@pytest.mark.parametrize("metadata", [{"general.alignment": 64}, {3: 1}])
+def test_metadata_that_would_not_be_true_are_refused(metadata, tmp_path):
+    with pytest.raises(ValueError, match="metadata has strings for keys"):
+        save_gguf({"w": np.ones((2, 32))}, tmp_path / "x.gguf", metadata=metadata)
+    assert list(tmp_path.iterdir()) == []

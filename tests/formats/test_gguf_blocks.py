@@ -5,6 +5,7 @@ import pytest
 
 from labutils import NF4, PerAxis, PerGroup, Scheme, quantize
 from labutils.data.gguf import TYPES
+from labutils.formats.gguf_blocks import BLOCKS as KINDS
 from labutils.formats.gguf_blocks import q4_0_blocks, q4_1_blocks, q8_0_blocks, stored_blocks, type_of
 
 BLOCKS = {"Q8_0": q8_0_blocks, "Q4_0": q4_0_blocks, "Q4_1": q4_1_blocks}
@@ -134,3 +135,8 @@ def test_scales_that_float16_cannot_hold_are_refused(factor, sentence):
 def test_a_short_last_block_is_refused():
     with pytest.raises(ValueError, match="whole blocks"):
         stored_blocks(quantize(weight(columns=40), Scheme(8, granularity=GROUPS)))
+
+
+def test_a_float64_beyond_float32_is_refused():
+    with pytest.raises(ValueError, match="beyond float32"):
+        KINDS["F32"](np.full(32, 1e300))

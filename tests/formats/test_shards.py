@@ -25,7 +25,7 @@ from labutils.formats.tensor_file import tensor_file
 from labutils.models import quantize_model
 from labutils.models.layers import PackedLinear, layer_kind
 from labutils.models.linear import linear_layers
-from tests.formats.checkpoints import FIRST, GROUPS, MATRIX, SECOND, contents, quantized, tensors_in
+from tests.formats.checkpoints import FIRST, GROUPS, MATRIX, SECOND, contents, quantized, tensors_in, written
 
 
 def weight_of(tensors, name, num_bits=4):
@@ -51,6 +51,37 @@ def test_codes_and_scales_are_those_of_a_quantized_layer(source, tmp_path, num_b
         linear = nn.Linear(*reversed(before[name].shape), bias=False)
         linear.weight.data = before[name].float()
         assert torch.equal(weight_of(after, name, num_bits), layer_kind(scheme)(linear, scheme).weight)
+
+
+def test_what_a_tokenizer_and_a_text_need_is_copied_and_the_config_written_anew(source, tmp_path):
+    for name in ("tokenizer_config.json", "generation_config.json"):
+        (source / name).write_text(json.dumps({"eos_token": "</s>"}))
+    (source / "README.md").symlink_to(tmp_path / "nowhere")
+    target = quantized(source, tmp_path / "target")
+    for name in ("tokenizer_config.json", "generation_config.json", "tokenizer.json"):
+        assert (target / name).read_bytes() == (source / name).read_bytes()
+    assert "quantization_config" in json.loads((target / "config.json").read_text())
+    assert not (target / "README.md").exists()
+
+
+def test_a_layer_that_is_named_and_in_no_file_is_in_the_configs_ignore_list(source, tmp_path):
+    """As a head that shares the embedding's weight."""
+    target = quantized(source, tmp_path / "target", ignore=["*embed*", "cls.decoder"])
+    assert "cls.decoder" in json.loads((target / "config.json").read_text())["quantization_config"]["ignore"]
+
+
+@pytest.mark.parametrize("pattern", ["*attention*", "embed_tokens.weight"])
+def test_a_pattern_that_fits_nothing_is_refused(source, tmp_path, pattern):
+    with pytest.raises(ValueError, match=re.escape(repr(pattern))):
+        quantized(source, tmp_path / "target", ignore=[pattern])
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("name", ["shared", "model.layers.0.mlp.gate", "block.0.relative_attention_bias"])
+def test_matrices_of_other_layers_than_linear_ones_are_left(tmp_path, name):
+    matrices = {f"{name}.weight": torch.randn(4, 64), "up.weight": torch.randn(4, 64)}
+    target = quantized(written(tmp_path / "source", {FIRST: matrices}), tmp_path / "target")
+    assert {f"{name}.weight", "up.weight_packed"} <= set(tensors_in(target))
 
 
 def test_all_else_is_copied_and_the_source_stays(source, tmp_path):
