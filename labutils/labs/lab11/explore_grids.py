@@ -64,7 +64,7 @@ def explore_grids(x: Any, round_to_grid: Callable = answers.round_to_grid) -> Ex
 
     `x` is a NumPy array or torch tensor of floats; blocks lie along its last axis. `round_to_grid(x, levels)` may be a
     learner's; NF4, which has other numbers below 0 than above, is always rounded by the course's. Of a large `x` whole
-    rows are sampled. TypeError or ValueError for an `x` that cannot be quantized.
+    rows are sampled; blocks are no longer than they. TypeError or ValueError for an `x` that cannot be quantized.
     """
     return GridsExplorer(x, round_to_grid)
 
@@ -89,13 +89,17 @@ class GridsExplorer(Explorer):
         self._x = _sample_of(x)
         self._round = round_to_grid
         self._edges = np.linspace(-REACH, REACH, BINS + 1)
-        self._map = {name: [self._measured(name, size, None) for size in BLOCK_SIZES] for name in FORMATS}
+        # A block longer than a row is the row. Two at least, for a slider.
+        self._sizes = tuple(size for size in BLOCK_SIZES if size <= max(self._x.shape[1], BLOCK_SIZES[1]))
+        self._map = {name: [self._measured(name, size, None) for size in self._sizes] for name in FORMATS}
         super().__init__()
 
     def sliders(self) -> dict[str, Slider | Choice | Notches]:
         return {
             "format": Choice("format", tuple(FORMATS), "INT4", hint="the grid, and the grid of its scales"),
-            "block_size": Notches("block size", BLOCK_SIZES, 64, hint="how many neighbours share a scale"),
+            "block_size": Notches(
+                "block size", self._sizes, min(64, self._sizes[-1]), hint="how many neighbours share a scale"
+            ),
         }
 
     def compute(self, state: dict[str, Any]) -> GridsResult:

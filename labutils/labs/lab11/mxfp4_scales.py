@@ -72,6 +72,9 @@ def judge(answer: dict, case: Case) -> None:
     judge_positive(scales, largest.shape, "the scales")
     wanted = np.maximum(2.0 ** (np.frexp(largest)[1] - 3), SMALLEST)  # frexp: a mantissa from 0.5 on
     off = np.where(largest > 0, np.abs(np.log2(scales / wanted)), 0)
+    if (zeros := (largest == 0) & (scales != 1)).any():
+        block = largest_at(zeros)
+        raise Wrong(f"block [{place(block)}] is all zero, so its scale should be 1, but it is {scales[block]:.6g}")
     worst = largest_at(off)
     if off[worst] > 1e-5:
         low = np.log2(wanted[worst])

@@ -34,6 +34,13 @@ def test_format_and_block_size_are_the_controls_and_move_everything(explorer):
         assert explorer.controls[name].description and explorer.controls[name].tooltip
 
 
+@pytest.mark.parametrize(("columns", "sizes"), [(8, (16, 32)), (64, (16, 32, 64)), (320, BLOCK_SIZES)])
+def test_no_block_is_longer_than_a_row(columns, sizes):
+    """It would be the row, and the slider would move nothing."""
+    slider = explore_grids(W[:, -columns:]).controls["block_size"]
+    assert tuple(slider.options) == sizes
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 def test_the_readout_is_what_the_library_makes_of_the_matrix(explorer, name, block_size):
@@ -62,7 +69,7 @@ def test_without_a_kernel_there_is_a_picture_and_a_text(explorer):
 @pytest.mark.parametrize("shape", [(7, 40), (300,), (2, 3, 100), (1, 2), (3, 5000), (300_000,)], ids=str)
 def test_arrays_of_every_shape_can_be_explored(shape):
     explorer = explore_grids(np.random.default_rng(1).normal(size=shape).astype(np.float32))
-    for size in BLOCK_SIZES:
+    for size in explorer.controls["block_size"].options:
         explorer.controls["block_size"].value = size
         assert explorer.result.sqnr_db > 10
 
