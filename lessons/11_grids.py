@@ -216,7 +216,7 @@ Picture(
 # %% [markdown]
 # Between a power of two and the next there are always $2^M$ numbers. More exponent bits reach further down; more
 # mantissa bits divide each octave more finely. At the lower end the subnormal numbers are evenly spaced, and with
-# *one* exponent bit nothing else is left:
+# *one* exponent bit the others go on with the same spacing:
 
 # %%
 print("E1M2:", grid_of(1, 2), " evenly spaced: integers, halved")
@@ -697,7 +697,7 @@ print(f"with float32 scales, 6 bits per weight: {sqnr_db(weights, exact):.1f} dB
 # ### A grid made for a Gaussian
 #
 # **NF4** (QLoRA) is no float at all, but a table of 16 numbers. The idea: weights look Gaussian, so place the numbers
-# at *quantiles* of a Gaussian, and each is used by about as many weights. Two conditions: there must be an exact 0,
+# at *quantiles* of a Gaussian, so that each would be used by about as many of its values. Two conditions: there must be an exact 0,
 # and the ends are -1 and 1, so that the scale is max|x|.
 #
 # The quantile $\Phi^{-1}(p)$ is the value below which a share $p$ of all lies. At $p = 0$ and 1 it is infinite, so
@@ -1010,7 +1010,8 @@ for name, y in (
 # | input | `x`, floats of any shape, with at least $2^b$ different values; `num_bits` $b$ |
 # | result | floats, shape $(2^b,)$, ascending: each is the mean of what is nearest to it |
 # | a value to which nothing is nearest | stays where it is |
-# | when to stop | another round would lower the mean squared error by less than 1%; where to start is up to you |
+# | where to start | spread over all of the data, such as evenly: from a bad start Lloyd's method ends badly |
+# | when to stop | another round would lower the mean squared error by less than 1% |
 #
 # By hand: -8, -8, -1, 1, 4, 5, 8 at 2 bits, from -8, -2.67, 2.67, 8 on. Nearest to them are {-8, -8}, {-1}, {1, 4, 5}
 # and {8}; the means are -8, -1, 3.33, 8. Now 1 is nearer to -1: {-1, 1} and {4, 5}, and the means are -8, 0, 4.5, 8.
@@ -1076,8 +1077,8 @@ for name, grid in (
 #
 # <details><summary>INT8 or FP8 for the weights of a model?</summary>
 #
-# INT8, as far as the error goes: with a scale for each row the largest weight is 4 to 6 standard deviations away,
-# where integers are ahead by 8 to 9 dB. FP8 where the hardware has no fast INT8 path, or where activations are FP8
+# INT8, as far as the error goes: with a scale for each row the largest weight is mostly 4 to 6 standard deviations
+# away, where integers are ahead by 6 to 9 dB. FP8 where the hardware has no fast INT8 path, or where activations are FP8
 # anyway.
 #
 # </details>
@@ -1119,7 +1120,7 @@ for name, grid in (
 # - A float keeps the relative error, an integer the absolute one. At 8 bits they cross where the largest value is 11
 #   standard deviations away.
 # - Subnormal numbers fill the gap at 0; E4M3 ends at 448. Clamp, then cast.
-# - A scale that is a power of two costs integers half a bit, FP4 half of that. E4M3 scales cost next to nothing, with
+# - A scale that is a power of two costs integers half a bit, FP4 about 0.3. E4M3 scales cost next to nothing, with
 #   one float for the tensor.
 # - At equal bits, NF4 and NVFP4 are 0.6 to 1.5 dB better than INT4 on weights: a tenth to a quarter of a bit. On
 #   activations NVFP4 is 5 dB better.

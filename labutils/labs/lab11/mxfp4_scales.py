@@ -188,6 +188,8 @@ MISCONCEPTIONS = (
     Misconception("a block of zeros has the scale 0", right.but(zero=0.0, least=0.0),
         "The logarithm of 0 is minus infinity, and 2 to the power of it is 0, by which nobody can divide. Use 1 for a "
         "block of zeros."),
+    Misconception("a block of zeros has the smallest scale", right.but(zero=SMALLEST),
+        "Nothing is lost by it, but the agreement here is 1: a file should not depend on who wrote it."),
     Misconception("an epsilon under the largest magnitude",
         right.but(largest=lambda parts: np.maximum(np.abs(parts).max(-1), 1e-8)),
         "Blocks of small values are rounded to zero by that. Only 0 itself needs care."),

@@ -58,14 +58,29 @@ def cases() -> list[Case]:
 
     small = {"up.weight": matrix(2, 64), "up.bias": vector(2)}
     block = {
-        "block.0.up.weight": matrix(5, 64), "block.0.norm.weight": vector(64), "block.0.down.weight": matrix(64, 32),
+        "block.0.up.weight": matrix(5, 64), "block.0.norm.weight": vector(64), "block.0.gate.weight": matrix(64, 32),
+        "block.0.upper.weight": matrix(4, 32),
     }  # fmt: skip
-    other = {"block.1.up.weight": matrix(3, 64), "block.1.up.bias": vector(3), "block.1.down.weight": matrix(8, 64)}
+    other = {
+        "block.1.up.weight": matrix(3, 64),
+        "block.1.up.bias": vector(3).astype(np.float16),
+        "block.1.down.weight": matrix(8, 64),
+    }
     embedding = matrix(6, 64)
-    ends = {"embed.weight": embedding, "head.weight": embedding.copy(), "norm.weight": vector(64)}
+    ends = {
+        "embed.weight": embedding,
+        "head.weight": embedding.copy(),
+        "head.bias": vector(6),
+        "ahead.weight": matrix(4, 64),
+    }
     zeros = {"up.weight": np.vstack([matrix(2, 32), np.zeros((1, 32), np.float32)])}
-    odd = {"positions": np.arange(7)[None], "table": matrix(4, 32), "up.weight": matrix(4, 32)}
-    names = ("model-1-of-3", "model-2-of-3", "model-3-of-3")
+    odd = {
+        "positions": np.arange(7)[None],
+        "table": matrix(4, 32),
+        "in_proj_weight": matrix(4, 32),
+        "up.weight": matrix(4, 32),
+    }
+    names = ("start", "middle", "end")  # not in alphabetical order
     return [
         Case("the worked example", ({"one": {"up.weight": np.ones((2, 32), np.float32), "up.bias": vector(2)}},)),
         Case("one layer", ({"one": small},)),

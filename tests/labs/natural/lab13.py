@@ -405,3 +405,36 @@ def scales_of_columns(files, read, write, group_size=32, ignore=(), tied=()):
                 made[name] = tensor
         write(file, made)
     return index_of(written)
+
+
+@mistake("quantize_shards", "names")
+def strips_letters(files, read, write, group_size=32, ignore=(), tied=()):
+    written = {}
+    for file in files:
+        made = written[file] = {}
+        for name, tensor in read(file).items():
+            layer = name.rstrip(".weight")
+            if name in tied:
+                continue
+            if chosen(name, tensor) and layer not in ignore:
+                store(made, layer, tensor, group_size)
+            else:
+                made[name] = tensor
+        write(file, made)
+    return index_of(written)
+
+
+@mistake("quantize_shards", "ignore")
+def ignores_by_the_beginning(files, read, write, group_size=32, ignore=(), tied=()):
+    written = {}
+    for file in files:
+        made = written[file] = {}
+        for name, tensor in read(file).items():
+            if name in tied:
+                continue
+            if chosen(name, tensor) and not any(name.startswith(layer) for layer in ignore):
+                store(made, name.removesuffix(".weight"), tensor, group_size)
+            else:
+                made[name] = tensor
+        write(file, made)
+    return index_of(written)
