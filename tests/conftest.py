@@ -21,8 +21,9 @@ settings.load_profile("course")
 LONGEST_FIRST = (
     "tests/browser/test_labs", "solutions/12", "solutions/09", "solutions/10", "solutions/08", "solutions/06",
     "solutions/07", "tests/classroom/", "tests/browser/", "tests/labs/test_natural_mistakes",
-    "tests/tools/test_machines", "tests/labs/test_misconceptions", "tests/notebooks/", "solutions/13", "tests/formats/",
-    "tests/course/test_hostile", "solutions/", "tests/models/", "tests/test_", "tests/course/test_explorer", "tests/data/", "tests/labs/lab",
+    "tests/tools/test_machines", "tests/labs/test_misconceptions", "tests/notebooks/", "solutions/13",
+    "tests/formats/", "tests/course/test_hostile", "solutions/", "tests/models/", "tests/test_",
+    "tests/course/test_explorer", "tests/data/", "tests/labs/lab",
 )  # fmt: skip
 # What `make quick` leaves out besides trained models: pictures, functions that hang, networks that are quantized or
 # trained, labs about them, and of the wrong answers those that learners wrote.
