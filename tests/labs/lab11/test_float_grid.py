@@ -114,8 +114,9 @@ def in_torch(exponent_bits, mantissa_bits, specials="none"):
     return levels[: len(levels) - {"none": 0, "nan": 1, "ieee": 2**mantissa_bits}[specials]]
 
 
-@pytest.mark.parametrize(
-    "answer", [right, code_by_code, as_steps_of_the_smallest, with_ldexp_in_float32, on_a_table, in_torch]
-)
+RIGHT = [right, code_by_code, as_steps_of_the_smallest, with_ldexp_in_float32, on_a_table, in_torch]
+
+
+@pytest.mark.parametrize("answer", RIGHT)
 def test_a_right_answer_passes(answer):
     passes("float_grid", answer)

@@ -91,9 +91,17 @@ def in_torch(x, num_bits=4):
     return values
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [right, right.but(start=spread), with_sklearn, from_quantiles, until_nothing_moves, from_random_values, in_torch],
-)
+RIGHT = [
+    right,
+    right.but(start=spread),
+    with_sklearn,
+    from_quantiles,
+    until_nothing_moves,
+    from_random_values,
+    in_torch,
+]
+
+
+@pytest.mark.parametrize("answer", RIGHT)
 def test_a_right_answer_passes(answer):
     passes("kmeans_codebook", answer)

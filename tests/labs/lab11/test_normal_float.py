@@ -102,6 +102,9 @@ def mirrored(num_bits=4):
     return np.array([*below[::-1], 0.0, *above]) / above[-1]
 
 
-@pytest.mark.parametrize("answer", [right, with_scipy, one_by_one, in_float32, in_torch, mirrored])
+RIGHT = [right, with_scipy, one_by_one, in_float32, in_torch, mirrored]
+
+
+@pytest.mark.parametrize("answer", RIGHT)
 def test_a_right_answer_passes(answer):
     passes("normal_float", answer)

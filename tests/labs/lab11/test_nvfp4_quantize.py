@@ -118,6 +118,9 @@ def in_torch(x):
     return q.flatten(-2), scales, tensor_scale
 
 
-@pytest.mark.parametrize("answer", [right, with_ml_dtypes, block_by_block, divided_step_by_step, in_torch])
+RIGHT = [right, with_ml_dtypes, block_by_block, divided_step_by_step, in_torch]
+
+
+@pytest.mark.parametrize("answer", RIGHT)
 def test_a_right_answer_passes(answer):
     passes("nvfp4_quantize", answer)

@@ -116,8 +116,9 @@ def in_float32(x, levels):
     return np.copysign(levels[code], x.astype(np.float32))
 
 
-@pytest.mark.parametrize(
-    "answer", [right, by_distance, value_by_value, between_neighbours, even_borders_are_closed, in_torch, in_float32]
-)
+RIGHT = [right, by_distance, value_by_value, between_neighbours, even_borders_are_closed, in_torch, in_float32]
+
+
+@pytest.mark.parametrize("answer", RIGHT)
 def test_a_right_answer_passes(answer):
     passes("round_to_grid", answer)
