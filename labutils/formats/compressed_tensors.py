@@ -167,9 +167,24 @@ def _float_tensors(model: nn.Module, layers: Mapping[str, LinearBase], known: se
     state |= {f"{name}.bias": layer.bias for name, layer in layers.items() if layer.bias is not None}
     if strangers := sorted(set(state) - known):
         raise ValueError(f"{strangers[0]}: {type(model).__name__}, as transformers builds it, has no such tensor")
+    held = set(state) | {f"{name}.{part}" for name in layers for part in ("weight", *layers[name].state_dict())}
+    if missing := sorted(name for name in known - held - set(_tied(model)) if not _left_out(model, name)):
+        raise ValueError(f"{missing[0]} is missing: transformers would make it up when it loads {type(model).__name__}")
     again = {name for name, source in _tied(model).items() if _same(state.get(name), state.get(source))}
     kept = {name: tensor for name, tensor in state.items() if name not in again}
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in kept.items()}
+
+
+def _left_out(model: nn.Module, name: str) -> bool:
+    """Whether a module on the way to a tensor is None, as a pooler that a model was made without."""
+    *modules, _ = name.split(".")
+    for part in modules:
+        if not hasattr(model, part):
+            return False
+        model = getattr(model, part)
+        if model is None:
+            return True
+    return False
 
 
 def _tied(model: nn.Module) -> dict[str, str]:

@@ -352,3 +352,20 @@ def test_how_a_model_writes_text_comes_back(tmp_path):
     model.generation_config.eos_token_id = [5, 7]
     save_compressed_tensors(model, tmp_path)
     assert load(tmp_path, "LlamaForCausalLM").generation_config.eos_token_id == [5, 7]
+
+
+def without_a_block(model):
+    del model.model.layers[1]
+
+
+def without_a_module(model):
+    model.model.layers[1].mlp = nn.Identity()
+
+
+@pytest.mark.parametrize("change", [without_a_block, without_a_module])
+def test_a_model_without_what_its_config_promises_is_refused(change, tmp_path):
+    model = llama()
+    change(model)
+    with pytest.raises(ValueError, match=r"model\.layers\.1\..* is missing: transformers would make it up"):
+        save_compressed_tensors(quantize_model(model, W4), tmp_path / "less")
+    assert not (tmp_path / "less").exists()
