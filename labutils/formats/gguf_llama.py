@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from labutils.data.gguf_llama import CONFIG, CONTROL, LAYER
@@ -101,18 +103,30 @@ def llama_tensors(model: nn.Module, kind: str, embedding: str) -> dict[str, Stor
         if layer not in placed or part == "bias":
             raise ValueError(f"{name} has no place in a Llama of GGUF")
     modules, config = dict(model.named_modules()), model.config
+    shapes = _shapes_by_config(model)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     tensors = {}
     for name, key in names.items():
+        if name not in modules:
+            raise ValueError(f"{name} is missing, and the config promises it")
         chosen = embedding if name in (EMBEDDING, HEAD) else kind
         try:
             stored = stored_weight(modules[name], chosen)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+        if stored.shape != shapes[name]:
+            raise ValueError(f"{name} has a weight of {stored.shape}, and by the config it should be {shapes[name]}")
         if num_heads := heads.get(name.rpartition(".")[2]):
             stored = _paired(stored, num_heads)
         tensors[f"{key}.weight"] = stored
     return tensors
+
+
+def _shapes_by_config(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name of a module -> the shape of its weight in a model that is built from the configuration."""
+    with torch.device("meta"):
+        built = type(model)(copy.deepcopy(model.config))
+    return {name.removesuffix(".weight"): tuple(tensor.shape) for name, tensor in built.state_dict().items()}
 
 
 def _gguf_names(model: nn.Module) -> dict[str, str]:

@@ -227,3 +227,24 @@ def test_metadata_that_would_not_be_true_are_refused(metadata, tmp_path):
     with pytest.raises(ValueError, match="metadata has strings for keys"):
         save_gguf({"w": np.ones((2, 32))}, tmp_path / "x.gguf", metadata=metadata)
     assert list(tmp_path.iterdir()) == []
+
+
+def with_other_heads(model):
+    model.config.num_attention_heads *= 2
+
+
+def with_fewer_words(model):
+    model.config.vocab_size = 5
+
+
+def with_a_wider_block(model):
+    model.model.layers[1].mlp.up_proj = nn.Linear(64, 160, bias=False)
+
+
+@pytest.mark.parametrize("change", [with_other_heads, with_fewer_words, with_a_wider_block])
+def test_tensors_that_do_not_fit_the_config_are_refused(change, tmp_path):
+    model = llama()
+    change(model)
+    with pytest.raises(ValueError, match="by the config it should be"):
+        save_gguf(model, tmp_path / "x.gguf")
+    assert list(tmp_path.iterdir()) == []
