@@ -21,7 +21,8 @@ from torch import nn
 from labutils.arrays.affine import QuantizedArray
 from labutils.arrays.grids import Integers
 from labutils.arrays.scheme import PerAxis, PerGroup, Scheme
-from labutils.formats.checkpoint import INDEX
+from labutils.formats.by_config import built_from_config
+from labutils.formats.checkpoint import ALONE, CONFIG, INDEX
 from labutils.formats.compressed_layer import format_of, pack_int32, stored_weight, weight_arguments
 from labutils.formats.whole_files import whole_files
 from labutils.models.layers import Int8Linear
@@ -32,7 +33,6 @@ __all__ = ["pack_int32", "quantization_config", "save_compressed_tensors"]
 
 Tensor = torch.Tensor
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # What an Int8Linear does: each row (token) gets its scale and zero point as it comes. With "symmetric" the library's
 # scale would be max|x| / 127.5, for codes from -128 to 127.
 INT8_INPUTS = {"num_bits": 8, "type": "int", "symmetric": False, "dynamic": True, "strategy": "token"}
@@ -88,7 +88,7 @@ def save_compressed_tensors(model: nn.Module, folder: str | os.PathLike[str]) ->
     quantization = quantization_config(schemes, int8_inputs)
     tensors = _float_tensors(model, layers, known) | _quantized_tensors(weights, int8_inputs)
     left = _reasons(model, quantization["ignore"])
-    with whole_files(folder / WEIGHTS, folder / CONFIG) as (weights_file, config_file):
+    with whole_files(folder / ALONE, folder / CONFIG) as (weights_file, config_file):
         save_file(tensors, weights_file, metadata={"format": "pt", "left_in_float": json.dumps(left)})
         if getattr(model, "generation_config", None) is not None:
             model.generation_config.save_pretrained(folder)
@@ -156,8 +156,7 @@ def _quantized_layers(model: nn.Module) -> dict[str, LinearBase]:
 
 def _names_when_loaded(model: nn.Module) -> tuple[set[str], set[str]]:
     """The linear layers, and all tensors, of the model that transformers will build from this one's configuration."""
-    with torch.device("meta"):
-        built = type(model)(copy.deepcopy(model.config))
+    built = built_from_config(model)
     return {name for name, module in built.named_modules() if isinstance(module, nn.Linear)}, set(built.state_dict())
 
 

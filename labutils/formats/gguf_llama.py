@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from labutils.data.gguf_llama import CONFIG, CONTROL, LAYER
+from labutils.formats.by_config import built_from_config
 from labutils.formats.gguf_blocks import BLOCKS, stored_blocks, type_of
 from labutils.formats.gguf_file import StoredTensor
 from labutils.models.layers.base import LinearBase
@@ -124,9 +123,8 @@ def llama_tensors(model: nn.Module, kind: str, embedding: str) -> dict[str, Stor
 
 def _shapes_by_config(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Name of a module -> the shape of its weight in a model that is built from the configuration."""
-    with torch.device("meta"):
-        built = type(model)(copy.deepcopy(model.config))
-    return {name.removesuffix(".weight"): tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+    tensors = built_from_config(model).state_dict()
+    return {name.removesuffix(".weight"): tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _gguf_names(model: nn.Module) -> dict[str, str]:
