@@ -58,7 +58,7 @@ def measured(convert):
     small = quantize_model(nn.Sequential(nn.Linear(64, 64)), convert)  # what is loaded at first use
     small(torch.zeros(1, 64))
     before = resident()
-    model = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(12)))
+    model = nn.Sequential(*(nn.Linear(2048, 2048) for _ in range(6)))
     full = resident() - before
     model = quantize_model(model, convert)
     return full, resident() - before, model_bytes(model)
