@@ -207,9 +207,38 @@ def test_lesson_names_of_exercises_are_the_labs():
     assert {exercise.lab for exercise in EXERCISES.values()} <= set(STEMS)
 
 
+def test_cells_that_draw_are_folded_with_a_title_and_what_is_seen_needs_none_of_their_names(lesson):
+    if lesson.stem[:2] in {"02", "03", "04"}:
+        pytest.skip("its drawing cells have no title yet")
+    cells = code(student(lesson))
+    draws = [bool(re.search(r"\bPicture\(|labutils\.course\.(figures|palette)", cell.source)) for cell in cells]
+    titled = [cell.source.startswith("# @title Picture: ") for cell in cells]
+    assert draws == titled
+    symbols = [symtable.symtable(without_magics(cell.source), "cell", "exec").get_symbols() for cell in cells]
+    given = [{s.get_name() for s in each if s.is_assigned() or s.is_imported()} for each in symbols]
+    seen = [node for cell in cells if not folded(cell) for node in ast.walk(ast.parse(without_magics(cell.source)))]
+    used = {node.id for node in seen if isinstance(node, ast.Name)}
+    by_drawing, otherwise = (
+        {name for names, t in zip(given, titled) if t is which for name in names} for which in (True, False)
+    )
+    assert not (by_drawing - otherwise) & used
+
+
+def folded(cell):
+    return bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
+
+
+def test_what_has_a_title_is_folded_wherever_a_notebook_is_opened(lesson):
+    """In JupyterLab and Notebook, in Colab, and on the site."""
+    for cell in code(student(lesson)):
+        titled = cell.source.startswith("# @title ")
+        assert folded(cell) == (cell.metadata.get("cellView") == "form") == titled
+        assert ("hide-input" in cell.metadata.get("tags", [])) == titled
+
+
 def test_code_fits_a_notebook_column(lesson):
     for cell in code(student(lesson)):
-        if not cell.source.startswith("# @title"):  # folded
+        if not folded(cell):
             for line in cell.source.splitlines():
                 assert len(line) <= 100, line
 
