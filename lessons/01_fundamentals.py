@@ -22,8 +22,6 @@ from labutils import (
     predict,
     theory,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY
 
 network = data.digits_network()
 weights = network.weights["block3.pointwise.weight"].reshape(128, 64)  # trained, float32
@@ -198,6 +196,11 @@ quantize, dequantize = or_reference(quantize_symmetric), or_reference(dequantize
 
 line = np.linspace(-1, 1, 801, dtype=np.float32)
 steps = dequantize(*quantize(line, num_bits=3))
+
+# %% Picture: a straight line, its staircase at 3 bits, and the error
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY
+
 figure, (left, right) = new_figure(columns=2)
 left.plot(line, line, color=ORIGINAL, label="x")
 left.plot(line, steps, color=QUANTIZED, label="x' at 3 bits")
@@ -298,10 +301,14 @@ explore_bits(weights, quantize=quantize_symmetric)
 # is spread almost evenly, as long as the steps are small against the width of the distribution:
 
 # %%
-figure, panels = new_figure(columns=3, height=2.6, sharey=True)
-for panel, num_bits in zip(panels, (2, 4, 8)):
+errors = {}  # in steps
+for num_bits in (2, 4, 8):
     q, scale = quantize(weights, num_bits)
-    error = (weights - dequantize(q, scale)) / scale
+    errors[num_bits] = (weights - dequantize(q, scale)) / scale
+
+# %% Picture: how the error is spread at 2, 4 and 8 bits
+figure, panels = new_figure(columns=3, height=2.6, sharey=True)
+for panel, (num_bits, error) in zip(panels, errors.items()):
     panel.hist(
         error.ravel(), 40, range=(-0.5, 0.5), density=True, color=QUANTIZED, alpha=0.7
     )
@@ -379,7 +386,7 @@ for name, curve in curves.items():
         f"from 8 to 12, max / rms = {peak:.1f}"
     )
 
-# %%
+# %% Picture: SQNR against bits for three sources
 figure, panel = new_figure(7, 3.4)
 for (name, curve), colour in zip(curves.items(), (ORIGINAL, QUANTIZED, GOOD)):
     panel.plot(widths, curve, "o-", color=colour, ms=4, label=name)
@@ -573,18 +580,25 @@ for num_bits in (2, 3, 4, 6, 8):
 
 # %%
 layers = {name.removesuffix(".weight"): w for name, w in matrices.items()}
+
+
+def predicted_at(w, num_bits):
+    """What the scale alone says of the SQNR."""
+    _, scale = quantize(w, num_bits)
+    return theory.predicted_sqnr_db(np.mean(w**2), scale)
+
+
+measured = {b: [sqnr_at(w, b) for w in layers.values()] for b in (8, 4)}
+predicted = {b: [predicted_at(w, b) for w in layers.values()] for b in (8, 4)}
+
+# %% Picture: SQNR of every layer, measured and predicted
 figure, panel = new_figure(8.5, 3.2)
 places = np.arange(len(layers))
 for num_bits, colour, shift in ((8, ORIGINAL, -0.2), (4, QUANTIZED, 0.2)):
-    measured = [sqnr_at(w, num_bits) for w in layers.values()]
-    scales = [quantize(w, num_bits)[1] for w in layers.values()]
-    predicted = [
-        theory.predicted_sqnr_db(np.mean(w**2), s) for w, s in zip(layers.values(), scales)
-    ]
-    panel.bar(places + shift, measured, 0.4, color=colour, label=f"{num_bits} bits")
-    panel.hlines(
-        predicted, places + shift - 0.2, places + shift + 0.2, color=INK, ls="--", lw=1.4
-    )
+    bars = measured[num_bits]
+    panel.bar(places + shift, bars, 0.4, color=colour, label=f"{num_bits} bits")
+    ends = places + shift - 0.2, places + shift + 0.2
+    panel.hlines(predicted[num_bits], *ends, color=INK, ls="--", lw=1.4)
 panel.set(title="Δ²/12 predicts every layer (dashed)", ylabel="SQNR (dB)", ylim=(0, 60))
 panel.set_xticks(places, [name.replace(".", "\n") for name in layers], fontsize=8)
 panel.grid(False, axis="x")

@@ -32,8 +32,6 @@ from labutils import (
     predict,
     retrieval_at_1,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import QUANTIZED, THEORY
 from labutils.models import Int8Linear, PackedLinear, QuantizedLinear
 
 network = data.digits_model()  # reads handwritten digits; comes with the course
@@ -449,7 +447,10 @@ for name in falls[closeness, 3]:
     moved = "".join(f"{falls[closeness, bits][name]:7.2f}" for bits in (2, 3, 4))
     print(f"{name:<16}{lost}     {moved}")
 
-# %%
+# %% Picture: how far each layer alone moves the logits
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import QUANTIZED, THEORY
+
 names = sorted(falls[closeness, 3], key=falls[closeness, 3].get)
 values = [falls[closeness, 3][name] for name in names]
 figure, panel = new_figure(7.5, 2.5)
@@ -621,6 +622,10 @@ if encoder:
     losses = sensitivity_of(
         encoder.model, cosine_kept, lambda layer: QuantizedLinear(layer, scheme)
     )
+
+# %% Picture: what each of the 36 layers loses tags=["minilm"]
+shown = None
+if encoder:
     kinds = {
         "query": "attention.self.query",
         "key": "attention.self.key",
@@ -649,8 +654,6 @@ if encoder:
         "and feed-forward in lose most, up to 69 and 57 in the last two blocks; "
         "query and key at most 3.",
     )
-else:
-    shown = None
 shown
 
 # %% [markdown]

@@ -26,8 +26,6 @@ from labutils import (
     sqnr_db,
     theory,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
 
 # %% [markdown]
 # ## Why
@@ -141,7 +139,10 @@ for num_bits in (2, 3, 4, 8):
     lost = [sum(theory.laplace_noise(num_bits, clip)) for clip in (ours, aciq)]
     print(f"{num_bits} bits: {10 * np.log10(lost[1] / lost[0]):.2f} dB lost by ACIQ's clip")
 
-# %%
+# %% Picture: noise against the clip, and the best clip against bits
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
+
 figure, panels = new_figure(columns=2, height=2.9)
 clip = np.linspace(1, 16, 120)
 for num_bits, colour in ((3, QUANTIZED), (4, ORIGINAL), (6, GOOD)):
@@ -570,7 +571,7 @@ print("bits  " + "".join(f"{name:>9}" for name in names))
 for bits in BITS:
     print(f"{bits:>4}  " + "".join(f"{accuracy[name, bits]:9.0%}" for name in names))
 
-# %%
+# %% Picture: accuracy by method at 8, 3 and 2 bits
 figure, panel = new_figure(height=3.0)
 places = np.arange(len(names))
 for bits, colour, size in ((8, THEORY, 10), (3, ORIGINAL, 9), (2, QUANTIZED, 9)):

@@ -31,8 +31,6 @@ from labutils import (
     retrieval_at_1,
     sqnr_db,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
 from labutils.models import Int8Linear, linear_layers, quantize_model
 
 # %% [markdown]
@@ -105,6 +103,10 @@ rows = alone.inputs[FIRST].abs()  # (tokens, channels)
 ids = encoder.tokenizer([SENTENCE], truncation=True, max_length=256)["input_ids"][0]
 readable = getattr(encoder.tokenizer, "convert_ids_to_tokens", lambda ids: map(str, ids))
 tokens = list(readable(ids))
+
+# %% Picture: activations, tokens against channels
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
 
 figure, (grid, bars) = new_figure(8.5, 3.6, columns=2, width_ratios=[2.2, 1])
 image = grid.imshow(rows, aspect="auto", cmap="cividis", vmax=8, interpolation="nearest")
@@ -451,7 +453,7 @@ print(
     f"alpha = 0.5        cosine {sweep[0.5]:.2f}: {times:.0f} times the loss without smoothing"
 )
 
-# %% tags=["minilm"]
+# %% Picture: the loss of cosine against alpha tags=["minilm"]
 figure, panel = new_figure(8.5, 3.3)
 alphas = [alpha for alpha in sweep if alpha is not None]
 panel.plot(alphas, [1 - sweep[alpha] for alpha in alphas], "o-", color=QUANTIZED)
@@ -540,7 +542,7 @@ cosines = {"float": 1.0, "one scale": sweep[None], "smoothed, 0.5": sweep[0.5]}
 cosines |= {"smoothed, 0.8": sweep[0.8], "split at 6": closeness(models["split at 6"])}
 cosines["a scale for each token"] = closeness(per_token)
 
-# %% tags=["minilm"]
+# %% Picture: questions answered and cosine, six models tags=["minilm"]
 figure, (left, panel) = new_figure(8.5, 3.0, columns=2, sharey=True)
 colours = [THEORY, WARN, WARN, GOOD, GOOD, ORIGINAL]
 for axes, values, form in ((left, right, "{:.0f}"), (panel, cosines, "{:.3f}")):
@@ -721,7 +723,7 @@ print("planted, times            " + "".join(f"{factor:>7}" for factor in FACTOR
 for name, values in cliff.items():
     print(f"{name:<26}" + "".join(f"{value:7.2f}" for value in values))
 
-# %% tags=["minilm"]
+# %% Picture: cosine against a planted outlier tags=["minilm"]
 figure, panel = new_figure(8.5, 3.0)
 for (name, values), colour, width in zip(
     cliff.items(), (WARN, ORIGINAL, GOOD, THEORY), (1.5, 1.5, 6, 1.5)

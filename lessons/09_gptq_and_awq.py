@@ -32,8 +32,6 @@ from labutils import (
     quantize,
     retrieval_at_1,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import ORIGINAL, QUANTIZED, THEORY
 from labutils.models import awq, gptq, layer_hessians, linear_layers
 from labutils.models.evaluation import perplexity
 
@@ -399,6 +397,11 @@ def losses(changed, weight=W, hessian=H):
 
 
 plain, careful = fake_quantize(W, THREE), restored(*choose(W, H, 3, 32), 32)
+
+# %% Picture: what each output loses, by GPTQ and by rounding to nearest tags=["minilm"]
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import ORIGINAL, QUANTIZED, THEORY
+
 figure, panel = new_figure(5.2, 4.0)
 panel.plot(losses(plain), losses(careful), "o", ms=2.5, alpha=0.5, color=QUANTIZED, mew=0)
 ends = [5e-4, 1]
@@ -550,6 +553,7 @@ for alpha in alphas:
     of_outputs.append(float(((error @ H4) * error).sum()))
     of_weights.append(float((error**2).sum()))
 
+# %% Picture: errors of weights and of outputs against alpha tags=["minilm"]
 figure, panel = new_figure(7.0, 3.0)
 for values, colour, name in (
     (of_weights, THEORY, "of the weights"),
@@ -622,7 +626,7 @@ for bits in (4, 3):
     ranked = [cosines[bits, name] for name in METHODS]
     print(f"{bits} bits: each better than the one above it: {ranked == sorted(ranked)}")
 
-# %% tags=["minilm"]
+# %% Picture: the loss of cosine by method, at 4 and 3 bits tags=["minilm"]
 figure, panel = new_figure(7.0, 2.6)
 for bits, colour in ((4, ORIGINAL), (3, QUANTIZED)):
     loss = [1 - cosines[bits, name] for name in METHODS]
@@ -661,6 +665,8 @@ found = {}
 for name, changed in ways.items():
     other = encoder.with_model(changed)
     found[name] = round(193 * retrieval_at_1(other.encode(asked), other.encode(replies)))
+
+# %% Picture: how many questions find their answer tags=["minilm"]
 figure, panel = new_figure(6.0, 1.9)
 for place, count in enumerate(found.values()):
     panel.plot(count, place, "o", ms=9, color=QUANTIZED if place else THEORY)
@@ -778,7 +784,7 @@ for name, method in METHODS.items():
 print("nearest to float:", min(METHODS, key=perplexities.get))
 print("all within 10% of float:", max(perplexities.values()) < 1.1 * perplexities["float"])
 
-# %% tags=["language_model"]
+# %% Picture: perplexity by method tags=["language_model"]
 figure, panel = new_figure(7.0, 2.4)
 for place, (name, value) in enumerate(perplexities.items()):
     colour = THEORY if name == "float" else QUANTIZED

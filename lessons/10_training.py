@@ -29,8 +29,6 @@ from labutils import (
     predict,
     training,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY
 
 # %% [markdown]
 # ## Why
@@ -217,6 +215,11 @@ ste = or_reference(fake_quantize_ste)
 x = torch.linspace(-3.6, 2.6, 1241, requires_grad=True)
 y = ste(x, torch.tensor(1.0), 2)
 (slope,) = torch.autograd.grad(y.sum(), x)
+
+# %% Picture: the staircase forward, the window backward
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY
+
 figure, (left, right) = new_figure(columns=2, height=2.8)
 left.plot(x.detach(), x.detach(), color=THEORY, lw=1, ls="--")
 left.plot(x.detach(), y.detach(), color=QUANTIZED, lw=2)
@@ -311,6 +314,8 @@ for _ in range(60):
     path.append(shadow.item())
     stuck.append(rounded.item())
 codes = [ste(torch.tensor(value), scale, 4).item() for value in path]
+
+# %% Picture: one weight over 60 steps
 figure, panel = new_figure(8.5, 3.0)
 panel.axhline(0.62, color=GOOD, lw=1, ls="--", label="the best value")
 panel.plot(stuck, color=THEORY, lw=1.2, label="rounded after each step")
@@ -387,7 +392,7 @@ for seed, curve in runs.items():
     print(f"seed {seed}: {curve[0]:.1%} -> {curve[-1]:.1%}")
 print(f"float training, then rounded: {control:.1%}")
 
-# %%
+# %% Picture: accuracy at 2 bits over four epochs
 figure, panel = new_figure(8.5, 3.0)
 panel.axhline(100 * network.accuracy(), color=THEORY, lw=1.2, ls="--", label="float32")
 for seed, curve in runs.items():

@@ -41,8 +41,6 @@ from labutils import (
 )
 from labutils.arrays.block_formats import FORMATS, bits_per_weight
 from labutils.arrays.grids import FLOAT16
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY, WARN
 
 # %% [markdown]
 # The matrix is the one of lab 04, from the sentence encoder MiniLM. Where MiniLM cannot be had, a matrix of the digits
@@ -195,6 +193,11 @@ shown = {
     "FP6: E3M2": grid_of(3, 2) / 28,
     "FP8: E4M3": grid_of(4, 3, "nan") / 448,
 }
+
+# %% Picture: the numbers of five grids
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY, WARN
+
 figure, panel = new_figure(8.5, 2.9)
 for row, levels in enumerate(shown.values()):
     color = THEORY if row == 0 else QUANTIZED
@@ -296,16 +299,20 @@ check(round_to_grid)
 # %%
 rounded = or_reference(round_to_grid)
 
-sizes = np.geomspace(1e-4, 1, 4000)
-figure, panel = new_figure(8.5, 3.2)
-for name, levels, color in (
-    ("INT8", np.arange(128.0), THEORY),
-    ("E4M3", grid_of(4, 3, "nan"), QUANTIZED),
-    ("E5M2", grid_of(5, 2, "ieee"), WARN),
+sizes = np.geomspace(1e-4, 1, 4000)  # as parts of the end of the grid
+relative = {}
+for name, levels in (
+    ("INT8", np.arange(128.0)),
+    ("E4M3", grid_of(4, 3, "nan")),
+    ("E5M2", grid_of(5, 2, "ieee")),
 ):
     end = levels[-1]
     error = np.abs(rounded(sizes * end, levels) / end - sizes) / sizes
-    largest = error.reshape(40, 100).max(axis=1)  # in each of a hundred ranges
+    relative[name] = error.reshape(40, 100).max(axis=1)  # the largest, in 40 ranges
+
+# %% Picture: the largest relative error against the size of a value
+figure, panel = new_figure(8.5, 3.2)
+for (name, largest), color in zip(relative.items(), (THEORY, QUANTIZED, WARN)):
     panel.loglog(sizes[50::100], largest, color=color)
     panel.annotate(
         name,
@@ -359,6 +366,8 @@ for outlier in outliers:
     ):
         back = fake_quantize(x, scheme)
         curves[name].append(sqnr_db(x[:-1], back[:-1]))  # of all but the outlier
+
+# %% Picture: SQNR against one outlier
 figure, panel = new_figure(8.5, 3.2)
 for (name, curve), color in zip(curves.items(), (THEORY, QUANTIZED, WARN)):
     panel.semilogx(outliers, curve, "o-", base=2, ms=4, color=color)
@@ -535,18 +544,18 @@ for name, back in (("rounded down, OCP", mine), ("rounded up", up), ("any float"
 # 0: the largest is a power of two; 1: nearly the next one
 where = np.log2(peaks / scales) - 2
 bins = np.linspace(0, 1, 13)
-figure, panel = new_figure(8.5, 3.0)
-for name, back, color in (
-    ("down", mine, QUANTIZED),
-    ("up", up, WARN),
-    ("any float", exact, THEORY),
-):
+by_place = {}
+for name, back in (("down", mine), ("up", up), ("any float", exact)):
     noise = blocks_of((weights - back) ** 2, 32).mean(axis=-1)
     levels = 10 * np.log10(blocks_of(weights**2, 32).mean(axis=-1) / noise)
-    curve = [
+    by_place[name] = [
         np.median(levels[(where >= low) & (where < high)]) for low, high in pairwise(bins)
     ]
-    at = 2 ** ((bins[1:] + bins[:-1]) / 2 + 2)
+
+# %% Picture: SQNR of blocks against the place of their largest magnitude tags=["minilm"]
+figure, panel = new_figure(8.5, 3.0)
+at = 2 ** ((bins[1:] + bins[:-1]) / 2 + 2)
+for (name, curve), color in zip(by_place.items(), (QUANTIZED, WARN, THEORY)):
     panel.plot(at, curve, "o-", ms=3.5, color=color)
     panel.annotate(
         name,
@@ -763,6 +772,7 @@ check(normal_float)
 table = or_reference(normal_float)(4)
 print("off from the published table by at most", f"{np.abs(table - NF4.levels).max():.0e}")
 
+# %% Picture: the numbers of NF4, E2M1 and INT4
 figure, panel = new_figure(8.5, 2.7)
 line = np.linspace(-1, 1, 400)
 # where the table ends, in standard deviations
@@ -844,7 +854,7 @@ print("format        bits   weights   activations")
 for name, (price, of_weights, of_activations) in table.items():
     print(f"{name:<10} {price:7.2f} {of_weights:6.1f} dB {of_activations:10.1f} dB")
 
-# %% tags=["minilm"]
+# %% Picture: SQNR against bits per value, weights and activations tags=["minilm"]
 figure, panels = new_figure(8.5, 3.6, columns=2)
 offsets = {"INT4 g16": (5, -10)}
 for panel, column, title in zip(

@@ -31,8 +31,6 @@ from labutils import (
     predict,
     sqnr_db,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
 from labutils.models import (
     Int8Linear,
     evaluation,
@@ -212,6 +210,11 @@ print("the library, which runs the model itself, agrees:", same)
 # %% tags=["language_model"]
 in_float = measure([(logits, ids)])
 print(f"float: perplexity {in_float:.1f}, a mean loss of {losses.mean():.2f}")
+
+# %% Picture: the loss of each of 34 tokens tags=["language_model"]
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
+
 shown = slice(0, 34)
 words = [language.decode([int(token)]).strip() or "?" for token in ids[1:][shown]]
 figure, axes = new_figure(8.5, 3.0)
@@ -302,6 +305,8 @@ keys, values = (
     kept.layers[LAYER].keys[0],
     kept.layers[LAYER].values[0],
 )  # (heads, tokens, channels)
+
+# %% Picture: keys and values, tokens against channels tags=["language_model"]
 figure, both = new_figure(8.5, 3.2, columns=2)
 for axes, states, title in zip(
     both, (keys, values), ("Keys: loud channels", "Values: hardly any")
@@ -556,6 +561,8 @@ R = torch.block_diag(*[torch.as_tensor(turn(block)).float()] * (n // block))
 with torch.no_grad(), outliers.observe(model, keep=(LOUD,)) as alone:
     model(input_ids=ids[None])
 x = alone.inputs[LOUD]  # (tokens, channels)
+
+# %% Picture: what enters one layer, as it is and turned tags=["language_model"]
 figure, both = new_figure(8.5, 3.0, columns=2, sharey=True)
 for axes, states, title, color in (
     (both[0], x, "As it is", ORIGINAL), (both[1], x @ R, "Turned", GOOD),
@@ -721,7 +728,7 @@ for name, weight_bits in (("A4", None), ("W4A4", 4)):
 print("4-bit activations: over 10 times float:", found["A4"] > 10 * in_float)
 print("turned: less than 1.5 times float:", found["A4, turned"] < 1.5 * in_float)
 
-# %% tags=["language_model"]
+# %% Picture: perplexity, turned and not tags=["language_model"]
 figure, axes = new_figure(8.5, 3.4)
 bars = list(found.items())
 colors = [

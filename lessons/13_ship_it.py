@@ -46,8 +46,6 @@ from labutils import (
     save_gguf,
     sqnr_db,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, QUANTIZED, THEORY
 from labutils.data.gguf import GGUF
 from labutils.formats import shards
 from labutils.models import (
@@ -391,7 +389,10 @@ for name, widths in choices.items():
     fits, less, least = sizes[name] <= budget / 1e6, lost[name] < 0.02, lost[name] < 0.007
     print(f"{name:<28} {sizes[name]:5.1f} {fits!s:>6} {less!s:>16} {least!s:>12}")
 
-# %% tags=["minilm"]
+# %% Picture: what is lost against the size of the file tags=["minilm"]
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, QUANTIZED, THEORY
+
 figure, axes = new_figure(8.5, 3.0)
 for name, size in sizes.items():
     axes.plot(
