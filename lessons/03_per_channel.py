@@ -275,7 +275,7 @@ Picture(
 # </details>
 
 # %%
-explore_granularity(depthwise, quantize=quantize_per_channel)
+explore_granularity(filters, quantize=quantize_per_channel)
 
 # %% [markdown]
 # ## What each channel gets
@@ -752,11 +752,11 @@ print(f"of the quiet token, {lost} of {np.count_nonzero(kept[3])} values became 
 # (this lab does without):
 
 # %% tags=["nbval-ignore-output"]
-from importlib.util import find_spec
-
-if find_spec("torch"):
+try:
     import torch
-
+except ImportError:
+    print("PyTorch is not installed: nothing to compare with")
+else:
     q, scales = per_channel(square, 0, num_bits=4)
     theirs = torch.fake_quantize_per_channel_affine(
         torch.tensor(square),

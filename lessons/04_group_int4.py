@@ -751,13 +751,14 @@ for name, zero_point in (("1 added", in_file + 1), ("1 forgotten", in_file)):
 
 # %% tags=["minilm", "nbval-ignore-output"]
 import logging
-from importlib.util import find_spec
 
-if find_spec("torch") and find_spec("torchao"):
-    logging.disable()  # it would tell of each kernel that this machine has no use for
+logging.disable()  # torchao would tell of each kernel that this machine has no use for
+try:
     import torch
     from torchao.quantization import IntxWeightOnlyConfig, MappingType, PerGroup, quantize_
-
+except ImportError:
+    print("torchao is not installed: nothing to compare with")
+else:
     linear = torch.nn.Linear(*weights.shape[::-1], bias=False)
     linear.weight = torch.nn.Parameter(torch.tensor(weights))
     quantize_(
@@ -767,11 +768,9 @@ if find_spec("torch") and find_spec("torchao"):
         ),
     )
     theirs = linear.weight.dequantize().numpy()
-    logging.disable(logging.NOTSET)
     print(f"theirs: SQNR {sqnr_db(weights, theirs):.1f} dB")
     print(f"yours:  SQNR {sqnr_db(weights, restored(weights, 4, 128)):.1f} dB")
-else:
-    print("torchao is not installed: nothing to compare with")
+logging.disable(logging.NOTSET)
 
 # %% [markdown]
 # ## Stretch
