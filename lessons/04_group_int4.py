@@ -745,9 +745,9 @@ for name, zero_point in (("1 added", in_file + 1), ("1 forgotten", in_file)):
 # %% [markdown]
 # ## In practice
 #
-# In torchao one call gives a layer what you have built: groups, scales and, if you ask for them, zero points.
-# transformers takes the same configuration: `from_pretrained(..., quantization_config=TorchAoConfig(config))`. Where torchao
-# is installed (this lab does without):
+# In torchao one call gives a layer what you have built: groups, scales and, if you ask for them, zero points. (Its rows must
+# be a multiple of the group size.) transformers takes the same configuration:
+# `from_pretrained(..., quantization_config=TorchAoConfig(config))`. Where torchao is installed (this lab does without):
 
 # %% tags=["minilm", "nbval-ignore-output"]
 import logging
@@ -761,15 +761,13 @@ except ImportError:
 else:
     linear = torch.nn.Linear(*weights.shape[::-1], bias=False)
     linear.weight = torch.nn.Parameter(torch.tensor(weights))
-    quantize_(
-        linear,
-        IntxWeightOnlyConfig(
-            torch.int4, PerGroup(128), mapping_type=MappingType.ASYMMETRIC
-        ),
+    config = IntxWeightOnlyConfig(
+        torch.int4, PerGroup(32), mapping_type=MappingType.ASYMMETRIC
     )
+    quantize_(linear, config)
     theirs = linear.weight.dequantize().numpy()
     print(f"theirs: SQNR {sqnr_db(weights, theirs):.1f} dB")
-    print(f"yours:  SQNR {sqnr_db(weights, restored(weights, 4, 128)):.1f} dB")
+    print(f"yours:  SQNR {sqnr_db(weights, restored(weights, 4, 32)):.1f} dB")
 logging.disable(logging.NOTSET)
 
 # %% [markdown]
