@@ -628,7 +628,7 @@ for zero_point in (2, 3):
 #
 # In PyTorch you call `fake_quantize_per_tensor_affine`, which quantizes and comes back in one step. In torchao,
 # `choose_qparams_affine(x, MappingType.ASYMMETRIC, x.shape, torch.uint8)` finds scale and zero point; it widens the range
-# to include 0, as you do. Where PyTorch is installed (this lab does without):
+# to include 0, as you do. Where PyTorch is installed (this lab does without), the example from above comes back the same:
 
 # %% tags=["nbval-ignore-output"]
 try:

@@ -749,7 +749,7 @@ print(f"of the quiet token, {lost} of {np.count_nonzero(kept[3])} values became 
 #
 # In PyTorch you call `fake_quantize_per_channel_affine` with the axis that stays. In torchao the question "which elements
 # share a scale" is the *block size*: `(1, w.shape[1])` is one row, `w.shape` the whole tensor. Where PyTorch is installed
-# (this lab does without):
+# (this lab does without), your scales and its rounding give what yours give:
 
 # %% tags=["nbval-ignore-output"]
 try:

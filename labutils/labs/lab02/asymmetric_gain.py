@@ -81,7 +81,7 @@ class Gain(Recipe):
 
 
 right = Gain()
-POWER = "Noise is the *square* of the step over 12: a step half as long is a quarter of the noise, 6 dB, not 3."
+POWER = "Noise is the square of the step over 12: a step half as long is a quarter of the noise, 6 dB, not 3."
 
 MISCONCEPTIONS = (
     Misconception("10 log10 of a ratio of steps",
@@ -116,7 +116,7 @@ MISCONCEPTIONS = (
     Misconception("the symmetric grid reaches to the largest value only",
         right.but(reach=lambda low, high: high, decibels=lambda symmetric, asymmetric: (
             20 * np.log10(symmetric / asymmetric) if symmetric > 0 else -np.inf)),
-        "The symmetric grid must reach the largest *magnitude*, and that may be at the lower end."),
+        "The symmetric grid must reach the largest magnitude, and that may be at the lower end."),
     Misconception("the symmetric grid is as long as the range", right.but(reach=lambda low, high: high - low),
         "The symmetric scale is max|x| / (2^(b-1) - 1): from 0 to the largest magnitude, not from end to end."),
     Misconception("the symmetric range counted once, its steps twice", right.but(divisor=largest_unsigned),
