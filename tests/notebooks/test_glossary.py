@@ -14,7 +14,7 @@ ENTRY = re.compile(r"^## (.+)\n\n((?:(?![#\[]).+\n)+)\[Lab (\d\d)\]\(\.\./notebo
 ENTRIES = {term: (text, lab) for term, text, lab in ENTRY.findall(GLOSSARY)}
 LINK = re.compile(r"\]\(\.\./docs/glossary\.md#([^)]*)\)")
 NOT_LINKED_YET = {"02", "03", "04"}
-NO_PROSE = re.compile(r"```.*?```|\$\$.*?\$\$|\$[^$\n]*\$|`[^`\n]*`|\]\([^)]*\)|<[^>]*>|^ *\*\*Time:.*$", re.S | re.M)
+NO_PROSE = re.compile(r"```.*?```|\$\$.*?\$\$|\$[^$\n]*\$|`[^`\n]*`|\]\([^)]*\)|<[^>]*>", re.S)
 
 
 def slug(term):
