@@ -31,6 +31,7 @@ from labutils import (
     predict,
     quantize,
     retrieval_at_1,
+    sqnr_db,
 )
 from labutils.models import awq, gptq, layer_hessians, linear_layers
 from labutils.models.evaluation import perplexity
