@@ -89,7 +89,8 @@ digit
 # network reading at 4 bits, with the same number of bits for each weight.
 #
 # </details>
-#
+
+# %% [markdown]
 # Now all 540 test images, with the weights alone in few bits. `fake_quantize` moves each weight to the nearest value
 # that a `Scheme` allows; from lab 01 on you write that yourself.
 

@@ -89,7 +89,8 @@ explorer
 # longer: the other 8191 weights share a tenth of the codes.
 #
 # </details>
-#
+
+# %% [markdown]
 # You will build the grid now, and come back to outliers.
 
 # %% [markdown]
@@ -513,7 +514,8 @@ explorer
 # Each bit more makes rounding noise four times smaller, and leaves clipping noise as it is.
 #
 # </details>
-#
+
+# %% [markdown]
 # ### Exercise 4: `quantize_clipped` (5 minutes, ●●○)
 #
 # With the scale of `quantize_symmetric` nothing was ever out of range, and the [clamp](../docs/glossary.md#clamp) had nothing to do. Here it does.

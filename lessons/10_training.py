@@ -115,7 +115,8 @@ assert abs(eight[-1] - eight[0]) < 0.02  # 8 bits: nothing to win
 # About one in ten, after four epochs. Most stay in their cell; those near a border cross it, where that helps.
 #
 # </details>
-#
+
+# %% [markdown]
 # The weights that do not move at all, on the thin diagonal beyond the last codes, get no gradient. You will see why.
 
 # %% [markdown]

@@ -113,7 +113,8 @@ explorer
 # They have their numbers where the values are, most of them near zero.
 #
 # </details>
-#
+
+# %% [markdown]
 # Two riddles are left. MXFP4 has the same numbers as NVFP4, and smaller blocks hardly help it: something else holds it
 # back. And at 8 bits the crowd of numbers near zero is no help at all: INT8 is 5 to 14 dB ahead. You will find out
 # both.

@@ -112,7 +112,8 @@ explorer
 # still knows words and repeats them; at 2 it knows none.
 #
 # </details>
-#
+
+# %% [markdown]
 # A single text is a poor measure, though. Whether 4 bits in groups of 64 are worse than in groups of 32 you cannot
 # read off two sentences.
 
@@ -452,7 +453,8 @@ explore_cache(language, quantize_kv)
 # and the loud ones take all four.
 #
 # </details>
-#
+
+# %% [markdown]
 # And mind where the cache passes the weights: for long texts, or for several at a time, the cache is the larger part
 # of the model.
 

@@ -149,7 +149,8 @@ explorer
 # The scale is the block's own. One outlier costs its block what it costs everywhere (lab 01), but only its block.
 #
 # </details>
-#
+
+# %% [markdown]
 # And a byte holds no neighbours: code 0 shares its byte with code 16.
 
 # %% [markdown]
