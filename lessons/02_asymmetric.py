@@ -48,7 +48,7 @@ for symmetric in (True, False):
 # %% [markdown]
 # ## Play first
 #
-# The explorer below shows the trained weights of lab 01 again, and under them two grids: the asymmetric one (orange) and
+# The explorer below shows the trained weights of lab 01 again, and under them two grids: the [asymmetric](../docs/glossary.md#asymmetric-quantization) one (orange) and
 # the symmetric one (grey). The slider *shift* adds a constant to all weights. Its unit is half their range, so at a shift
 # of 1 about none is left below 0. The diamond is the code that 0.0 gets. Noise is compared with the weights as they were,
 # before the shift.
@@ -100,7 +100,7 @@ explorer
 #
 # ### Two equations
 #
-# The codes are unsigned now, $q = 0, \dots, 2^b-1$. One of them is the code of 0.0: the **zero point** $z$. A code
+# The codes are unsigned now, $q = 0, \dots, 2^b-1$. One of them is the code of 0.0: the **[zero point](../docs/glossary.md#zero-point)** $z$. A code
 # stands for the steps from there:
 #
 # $$x' = (q - z) \cdot \text{scale}$$
@@ -594,7 +594,7 @@ print("q * scale + zero_point:  ", np.round(q * scale - 128, 1))
 print("(q - zero_point) * scale:", np.round((q + 128) * scale, 1))
 
 # %% [markdown]
-# **A range without 0.** AWQ's quantizer takes the range from min to max and clamps the zero point, as in the trap above.
+# **A range without 0.** [AWQ](../docs/glossary.md#awq)'s quantizer takes the range from min to max and clamps the zero point, as in the trap above.
 # Weights seldom lie all on one side of 0; where a group of them does, it is flattened. The row [5, 6] at 4 bits:
 
 # %%
@@ -608,7 +608,7 @@ print("yours:", dequantize(*quantize(row, num_bits=4)))
 # HQQ takes another way: its zero point is a float. Then no range has to include 0, and 0.0 is in general not exact. For
 # weights, which are neither padded nor mostly 0, that can be a good trade.
 #
-# **Round, then add - or add, then round?** torchao rounds $x/\text{scale}$ and adds the zero point; compressed-tensors
+# **Round, then add - or add, then round?** torchao rounds $x/\text{scale}$ and adds the zero point; [compressed-tensors](../docs/glossary.md#compressed-tensors)
 # adds it first. Ties go to even, and adding an odd number changes which neighbour is even:
 
 # %%
@@ -691,7 +691,7 @@ check(quantize_in_range)
 #
 # </details>
 #
-# A *percentile* range leaves out a few of the largest values and has a finer step for the others. How many to leave out?
+# A *[percentile](../docs/glossary.md#percentile)* range leaves out a few of the largest values and has a finer step for the others. How many to leave out?
 # Measure, and mind what you compare with: one published script compares with the *clipped* tensor.
 
 # %%

@@ -38,7 +38,7 @@ square = matrices["block2.pointwise.weight"].reshape(64, 64)  # (out, in)
 # ## Why
 #
 # In lab 01 each weight tensor of the digits network had one scale. Here it is at 4 bits, read on the 540 test images: once
-# like that, and once with a scale for every output channel.
+# like that, and once with a scale for every output [channel](../docs/glossary.md#channel).
 
 
 # %%
@@ -115,8 +115,8 @@ explorer
 #
 # ### What is kept and what is reduced
 #
-# A scale comes from a maximum, and a maximum is taken *over* some axes. The rest is kept. For the weight of a
-# convolution, shape (64, 32, 3, 3) = (out, in, height, width):
+# Which elements share a scale is called **[granularity](../docs/glossary.md#granularity)**. A scale comes from a maximum, and
+# a maximum is taken *over* some axes. The rest is kept. For the weight of a convolution, shape (64, 32, 3, 3) = (out, in, height, width):
 #
 # | elements that share a scale | `axis` (kept) | reduced | scales | weights for each |
 # |---|---|---|---|---|
@@ -126,7 +126,7 @@ explorer
 # | a row of the kernel | 2 | 0, 1, 3 | 3 | 6 144 |
 #
 # Beware of the word `axis`. In `np.max(x, axis=0)` it is the axis that *disappears*. In quantization it is the axis that
-# *stays*: "per channel along axis 0" means one scale for each index of axis 0.
+# *stays*: "[per channel](../docs/glossary.md#per-channel) along axis 0" means one scale for each index of axis 0.
 #
 # By hand, two channels at 8 bits along axis 0:
 #
@@ -362,7 +362,7 @@ for name, w in looked_at.items():
 # %% [markdown]
 # In the first matrix it is eight decibels over all, little more than a bit, and nearly forty in the worst row: with one
 # scale nothing of it is left, with its own it is as good as any. So is it eight decibels or forty? That depends on what
-# the network does with a quiet channel. If its output is *rescaled*, as batch norm does, it counts as much as a loud one.
+# the network does with a quiet channel. If its output is *rescaled*, as [batch norm](../docs/glossary.md#batch-norm) does, it counts as much as a loud one.
 #
 # Before a network is quantized, batch norm is **folded** into the layer before it. For each channel it computes
 # $\gamma (y - \mu) / \sigma + \beta$. So the channel's weights are multiplied by $\gamma / \sigma$, its bias $b$
@@ -372,7 +372,7 @@ for name, w in looked_at.items():
 # ## Which scales can leave the sum
 #
 # Scales are only cheap if the products are made of integers, and the scales are applied once, to the result. For a
-# linear layer with tokens $t$ (the rows of its input), inputs $i$ and outputs $o$, and a scale for each token and
+# linear layer with [tokens](../docs/glossary.md#token) $t$ (the rows of its input), inputs $i$ and outputs $o$, and a scale for each token and
 # each output channel:
 #
 # $$y_{to} = \sum_i x_{ti}\, w_{oi} \approx \sum_i (s_t\, q_{ti})(r_o\, p_{oi}) = s_t\, r_o \underbrace{\sum_i q_{ti}\, p_{oi}}_{\text{integers}}$$
@@ -475,7 +475,7 @@ Picture(
 # bits they are not. And this is one trained network of many: trained from other seeds, per channel at 3 bits gave
 # anything from 54% to 96%. That per channel is better there is typical; the number is not.
 #
-# Which layer is to blame? All layers per channel at 4 bits, and one at a time per tensor, beside what your function says of
+# Which layer is to blame? All layers per channel at 4 bits, and one at a time [per tensor](../docs/glossary.md#per-tensor), beside what your function says of
 # the worst channel of that layer:
 
 
@@ -718,7 +718,7 @@ except ValueError:
 # %% [markdown]
 # Hidden sizes of transformers make many weights square. Test on a shape whose axes all differ.
 #
-# **A quantizer that changes its input.** SmoothQuant's `quantize_activation_per_token_absmax` works in place, and takes
+# **A quantizer that changes its input.** [SmoothQuant](../docs/glossary.md#smoothquant)'s `quantize_activation_per_token_absmax` works in place, and takes
 # 1e-5 for the largest magnitude of a token where it is smaller than that. In NumPy:
 
 
@@ -859,7 +859,7 @@ for name in ("stem", "block2.depthwise", "block3.depthwise"):
 # </details>
 # <details><summary>What do per-channel scales cost?</summary>
 #
-# Bytes: one scale for each channel, 32 / n bits per weight with n weights a channel; nothing for a channel of 4096
+# Bytes: one scale for each channel, 32 / n [bits per weight](../docs/glossary.md#bits-per-weight) with n weights a channel; nothing for a channel of 4096
 # weights, much for one of 9. Time: one multiplication for each output, which is done anyway when int32 sums are turned
 # back into floats.
 #

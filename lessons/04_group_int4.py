@@ -83,7 +83,7 @@ predict(
 )
 
 # %% [markdown]
-# **Drag** the group size from 256 to 16, at 4 bits. **Observe** how many groups of the whole matrix are spoilt, and which
+# **Drag** the [group size](../docs/glossary.md#group-size) from 256 to 16, at 4 bits. **Observe** how many groups of the whole matrix are spoilt, and which
 # share of all groups that is. Then drag the bits, and watch where the orange point goes.
 
 # %% tags=["minilm"]
@@ -274,7 +274,7 @@ for code in (1, -2, 7, -8, -1):
     print(f"{code:>3}  {np.binary_repr(code, 4)}")
 
 # %% [markdown]
-# By hand, the codes 1, -2, 7. The first of each pair goes into the **low nibble** (the last four digits of the byte), the
+# By hand, the codes 1, -2, 7. The first of each pair goes into the **low [nibble](../docs/glossary.md#nibble)** (the last four digits of the byte), the
 # second into the high one. An odd code out gets a high nibble of zeros:
 #
 # | codes | high nibble | low nibble | byte |
@@ -401,12 +401,12 @@ print(f"SQNR, float16 scales {sqnr_db(weights, back):7.2f} dB")
 # %% [markdown]
 # 7.76 times smaller than float32, not 8: the difference is the scales. Keeping them in float16 loses nothing that you
 # could see: the relative error is at most 1/2048, where a 4-bit code is off by up to half a step. That holds for scales from
-# 6e-5 on. Below, float16 has *subnormal* numbers with fewer digits. bfloat16 keeps the range of float32 and has fewer digits
+# 6e-5 on. Below, float16 has *[subnormal](../docs/glossary.md#subnormal)* numbers with fewer digits. bfloat16 keeps the range of float32 and has fewer digits
 # everywhere, up to 1/512 off. Who stores scales in 16 bits has to know how small they get.
 #
 # ## Bits per weight
 #
-# "4 bits" is what a code takes. What a *weight* takes includes its share of the group's scale, and of its zero point where
+# "4 bits" is what a code takes. What a *weight* takes, its [bits per weight](../docs/glossary.md#bits-per-weight), includes its share of the group's scale, and of its zero point where
 # there is one.
 #
 # ### Exercise 5: `bits_per_weight` (3 minutes, ●○○)
@@ -452,7 +452,7 @@ for size in (16, 32, 64, 128, 256):
 # %% [markdown]
 # The numbers that model cards leave out: 4.5, 4.25 and 4.125 bits for groups of 32, 64 and 128, and 4.625, 4.3125 and
 # 4.156 with a packed zero point (lab 02's, in 4 bits). The same formula covers formats whose 4-bit codes stand for other
-# values, such as NF4, MXFP4 and NVFP4 (lab 11).
+# values, such as [NF4](../docs/glossary.md#nf4), [MXFP4](../docs/glossary.md#mxfp4) and [NVFP4](../docs/glossary.md#nvfp4) (lab 11).
 #
 # ### A zero point for each group
 #
@@ -733,7 +733,7 @@ for name, codes in (
 # Below 0 dB the error is larger than the weights: an empty matrix would be better. This is why `pack` and `unpack` are
 # tested as a pair *and* against bytes written down by hand: a pair that agrees with itself may agree with nobody else.
 #
-# **GPTQ's zero point.** GPTQ is a way to choose 4-bit codes, and the file format that came with it. Its first version
+# **[GPTQ](../docs/glossary.md#gptq)'s zero point.** GPTQ is a way to choose 4-bit codes, and the file format that came with it. Its first version
 # stores each zero point minus 1, and readers add the 1 back. A reader that does not moves every weight by one step:
 
 # %% tags=["minilm"]

@@ -206,8 +206,6 @@ def test_lesson_names_of_exercises_are_the_labs():
 
 
 def test_cells_that_draw_are_folded_with_a_title_and_what_is_seen_needs_none_of_their_names(lesson):
-    if lesson.stem[:2] in {"02", "03", "04"}:
-        pytest.skip("its drawing cells have no title yet")
     cells = code(student(lesson))
     drawings = [cell for cell in cells if cell.source.startswith("# @title Picture: ")]
     assert drawings == [cell for cell in cells if re.search(r"\bPicture\(|course\.(figures|palette) ", cell.source)]
@@ -245,6 +243,13 @@ def test_what_has_a_title_is_folded_wherever_a_notebook_is_opened(lesson):
         titled = cell.source.startswith("# @title ")
         assert folded(cell) == (cell.metadata.get("cellView") == "form") == titled
         assert ("hide-input" in cell.metadata.get("tags", [])) == titled
+
+
+def test_say_why_asks_and_folds_the_answer_and_a_lab_ends_in_practice(lesson):
+    text = "\n\n".join(cell.source for cell in student(lesson).cells if cell.cell_type == "markdown")
+    asked = re.findall(r"\*\*Say why\b.*(?:\n.+)*\n\n<details><summary>[^<]+\?</summary>", text)
+    assert len(asked) == text.count("**Say why") > 0
+    assert ("\n## In practice\n" in text) == (lesson != LESSONS[0])
 
 
 def test_code_fits_a_notebook_column(lesson):
