@@ -28,8 +28,8 @@ explore_sentence()
 # %% [markdown]
 # ## Why
 #
-# A neural network is mostly a long list of numbers, its *weights*. Each is usually stored in 32 or 16 bits. Storing them
-# in 8 or 4 bits instead is called **quantization**. What that saves is plain arithmetic:
+# A neural network is mostly a long list of numbers, its *[weights](../docs/glossary.md#weight)*. Each is usually stored in 32 or 16 bits. Storing them
+# in 8 or 4 bits instead is called **[quantization](../docs/glossary.md#quantization)**. What that saves is plain arithmetic:
 
 # %%
 weights = 7_000_000_000  # a language model of a common size
@@ -80,11 +80,17 @@ predict(
 digit
 
 # %% [markdown]
-# **Say why.** You can read the digit down to 2 bits, four shades of grey. The network fails earlier: at each of its
-# layers every weight is a little off, and the errors add up. Whether that has to happen at 4 bits is another matter.
-# Here all weights of a layer share one set of values, the simplest way there is. Lab 03 keeps the network reading at
-# 4 bits, with the same number of bits for each weight.
+# **Say why.** Write a sentence down, then unfold the answer.
 #
+# <details><summary>You can read the digit down to 2 bits, four shades of grey. Why does the network fail earlier?</summary>
+#
+# At each of its layers every weight is a little off, and the errors add up. Whether that has to happen at 4 bits is
+# another matter: here all weights of a layer share one set of values, the simplest way there is. Lab 03 keeps the
+# network reading at 4 bits, with the same number of bits for each weight.
+#
+# </details>
+
+# %% [markdown]
 # Now all 540 test images, with the weights alone in few bits. `fake_quantize` moves each weight to the nearest value
 # that a `Scheme` allows; from lab 01 on you write that yourself.
 
@@ -106,7 +112,8 @@ for num_bits in (8, 6, 5, 4, 3, 2):
 #
 # Every lab has the same rhythm: *predict* a number, *drag* a slider, *build* the thing yourself, then drag *your own
 # code* with the same sliders. The time at the top of a lab counts all of that; stretch exercises come on top. An
-# exercise looks like this one. Its heading says how long it may take, and how hard it is, from ●○○ to ●●●.
+# exercise looks like this one. Its heading says how long it may take, and how hard it is, from ●○○ to ●●●. A term that is
+# new leads to the [glossary](../docs/glossary.md), which says in which lab it is explained.
 #
 # ### Exercise: `storage_bytes` (3 minutes, ●○○)
 #

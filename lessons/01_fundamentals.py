@@ -22,8 +22,6 @@ from labutils import (
     predict,
     theory,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY
 
 network = data.digits_network()
 weights = network.weights["block3.pointwise.weight"].reshape(128, 64)  # trained, float32
@@ -49,9 +47,9 @@ print(f"weights in  8 bits: {network.accuracy(rounded):.1%}")
 # %% [markdown]
 # ## Play first
 #
-# The explorer below shows 8192 trained weights (blue) and the same weights on a grid of few values (orange). Each orange
+# The explorer below shows 8192 trained weights (blue) and the same weights on a [grid](../docs/glossary.md#grid) of few values (orange). Each orange
 # block is one value of the grid: it is as wide as the step between values and as high as its share of the weights. On
-# the right is the quality as a *signal to quantization noise ratio*, SQNR, in decibels: 10 dB more is a tenth of the
+# the right is the quality as a *signal to quantization noise ratio*, [SQNR](../docs/glossary.md#sqnr), in decibels: 10 dB more is a tenth of the
 # noise power, 20 dB more is a hundredth.
 #
 # **Predict** first.
@@ -77,22 +75,31 @@ predict(
 )
 
 # %% [markdown]
-# **Drag** the bits down to 2, then back to 8. Then drag the outlier up. **Observe** the number of codes in use.
+# **Drag** the bits down to 2, then back to 8. Then drag the [outlier](../docs/glossary.md#outlier) up. **Observe** the number of codes in use.
 
 # %%
 explorer
 
 # %% [markdown]
-# **Say why.** The grid must reach as far as the largest weight. Make that one ten times larger, and all steps become ten
-# times longer: the other 8191 weights share a tenth of the codes. You will build the grid now, and come back to outliers.
+# **Say why.** Write a sentence down, then unfold the answer.
+#
+# <details><summary>Why do 8191 weights suffer, when only one was changed?</summary>
+#
+# The grid must reach as far as the largest weight. Make that one ten times larger, and all steps become ten times
+# longer: the other 8191 weights share a tenth of the codes.
+#
+# </details>
+
+# %% [markdown]
+# You will build the grid now, and come back to outliers.
 
 # %% [markdown]
 # ## Build it
 #
 # ### The grid and the scale
 #
-# A *symmetric* quantizer of $b$ bits has the integer **codes** $q = -2^{b-1}, \dots, 2^{b-1}-1$. The code $q$ stands for
-# the value $q \cdot \Delta$. The step $\Delta$ is called the **scale**, and the largest magnitude gets the largest code:
+# A *[symmetric](../docs/glossary.md#symmetric-quantization)* quantizer of $b$ bits has the [integer **codes**](../docs/glossary.md#integer-code) $q = -2^{b-1}, \dots, 2^{b-1}-1$. The code $q$ stands for
+# the value $q \cdot \Delta$. The step $\Delta$ is called the **[scale](../docs/glossary.md#scale)**, and the largest magnitude gets the largest code:
 #
 # $$\text{scale} = \frac{\max|x|}{2^{b-1}-1} \qquad q = \operatorname{clamp}\!\left(\operatorname{round}\!\left(\frac{x}{\text{scale}}\right),\, -2^{b-1},\, 2^{b-1}-1\right) \qquad x' = q \cdot \text{scale}$$
 #
@@ -198,6 +205,11 @@ quantize, dequantize = or_reference(quantize_symmetric), or_reference(dequantize
 
 line = np.linspace(-1, 1, 801, dtype=np.float32)
 steps = dequantize(*quantize(line, num_bits=3))
+
+# %% Picture: a straight line, its staircase at 3 bits, and the error
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY
+
 figure, (left, right) = new_figure(columns=2)
 left.plot(line, line, color=ORIGINAL, label="x")
 left.plot(line, steps, color=QUANTIZED, label="x' at 3 bits")
@@ -298,10 +310,14 @@ explore_bits(weights, quantize=quantize_symmetric)
 # is spread almost evenly, as long as the steps are small against the width of the distribution:
 
 # %%
-figure, panels = new_figure(columns=3, height=2.6, sharey=True)
-for panel, num_bits in zip(panels, (2, 4, 8)):
+errors = {}  # in steps
+for num_bits in (2, 4, 8):
     q, scale = quantize(weights, num_bits)
-    error = (weights - dequantize(q, scale)) / scale
+    errors[num_bits] = (weights - dequantize(q, scale)) / scale
+
+# %% Picture: how the error is spread at 2, 4 and 8 bits
+figure, panels = new_figure(columns=3, height=2.6, sharey=True)
+for panel, (num_bits, error) in zip(panels, errors.items()):
     panel.hist(
         error.ravel(), 40, range=(-0.5, 0.5), density=True, color=QUANTIZED, alpha=0.7
     )
@@ -379,7 +395,7 @@ for name, curve in curves.items():
         f"from 8 to 12, max / rms = {peak:.1f}"
     )
 
-# %%
+# %% Picture: SQNR against bits for three sources
 figure, panel = new_figure(7, 3.4)
 for (name, curve), colour in zip(curves.items(), (ORIGINAL, QUANTIZED, GOOD)):
     panel.plot(widths, curve, "o-", color=colour, ms=4, label=name)
@@ -472,8 +488,8 @@ print(f"against the weights as they were:    {shown:.1f} dB")
 # %% [markdown]
 # ## Clipping against rounding
 #
-# Nothing forces the grid to reach the largest value. Let it end at a threshold, the **clip**: what lies beyond *saturates*
-# at the last code. Now there are two kinds of noise. A smaller clip makes the steps finer, so there is less *rounding*
+# Nothing forces the grid to reach the largest value. Let it end at a threshold, the **[clip](../docs/glossary.md#clipping)**: what lies beyond *saturates*
+# at the last code. Now there are two kinds of noise. A smaller clip makes the steps finer, so there is less *[rounding](../docs/glossary.md#rounding-noise)*
 # noise for everyone; and it cuts the large values off, so there is more *clipping* noise for a few.
 #
 # **Predict**, then **drag** the clip from right to left.
@@ -490,13 +506,19 @@ predict(
 explorer
 
 # %% [markdown]
-# **Observe** where the grey and the dotted orange curve cross, and how that point moves with the bits. **Say why** it pays
-# to clip much at 4 bits, and hardly at 8: each bit more makes rounding noise four times smaller, and leaves clipping noise as
-# it is.
+# **Observe** where the grey and the dotted orange curve cross, and how that point moves with the bits. **Say why**,
+# then unfold the answer.
 #
+# <details><summary>Why does it pay to clip much at 4 bits, and hardly at 8?</summary>
+#
+# Each bit more makes rounding noise four times smaller, and leaves clipping noise as it is.
+#
+# </details>
+
+# %% [markdown]
 # ### Exercise 4: `quantize_clipped` (5 minutes, ●●○)
 #
-# With the scale of `quantize_symmetric` nothing was ever out of range, and the clamp had nothing to do. Here it does.
+# With the scale of `quantize_symmetric` nothing was ever out of range, and the [clamp](../docs/glossary.md#clamp) had nothing to do. Here it does.
 #
 # | | |
 # |---|---|
@@ -573,18 +595,25 @@ for num_bits in (2, 3, 4, 6, 8):
 
 # %%
 layers = {name.removesuffix(".weight"): w for name, w in matrices.items()}
+
+
+def predicted_at(w, num_bits):
+    """What the scale alone says of the SQNR."""
+    _, scale = quantize(w, num_bits)
+    return theory.predicted_sqnr_db(np.mean(w**2), scale)
+
+
+measured = {b: [sqnr_at(w, b) for w in layers.values()] for b in (8, 4)}
+predicted = {b: [predicted_at(w, b) for w in layers.values()] for b in (8, 4)}
+
+# %% Picture: SQNR of every layer, measured and predicted
 figure, panel = new_figure(8.5, 3.2)
 places = np.arange(len(layers))
 for num_bits, colour, shift in ((8, ORIGINAL, -0.2), (4, QUANTIZED, 0.2)):
-    measured = [sqnr_at(w, num_bits) for w in layers.values()]
-    scales = [quantize(w, num_bits)[1] for w in layers.values()]
-    predicted = [
-        theory.predicted_sqnr_db(np.mean(w**2), s) for w, s in zip(layers.values(), scales)
-    ]
-    panel.bar(places + shift, measured, 0.4, color=colour, label=f"{num_bits} bits")
-    panel.hlines(
-        predicted, places + shift - 0.2, places + shift + 0.2, color=INK, ls="--", lw=1.4
-    )
+    bars = measured[num_bits]
+    panel.bar(places + shift, bars, 0.4, color=colour, label=f"{num_bits} bits")
+    ends = places + shift - 0.2, places + shift + 0.2
+    panel.hlines(predicted[num_bits], *ends, color=INK, ls="--", lw=1.4)
 panel.set(title="Δ²/12 predicts every layer (dashed)", ylabel="SQNR (dB)", ylim=(0, 60))
 panel.set_xticks(places, [name.replace(".", "\n") for name in layers], fontsize=8)
 panel.grid(False, axis="x")
@@ -609,7 +638,7 @@ for num_bits in (8, 6, 5, 4, 3, 2):
     print(f"{num_bits} bits: lowest SQNR {lowest:5.1f} dB, {right:6.1%} read correctly")
 
 # %% [markdown]
-# *Activations*, what flows between the layers, can be quantized too. After a ReLU they are never negative, so the
+# *[Activations](../docs/glossary.md#activation)*, what flows between the layers, can be quantized too. After a ReLU they are never negative, so the
 # symmetric grid leaves its negative half unused:
 
 # %%
@@ -638,8 +667,8 @@ for parameters in (7e9, 70e9):
 # ## In the wild
 #
 # **The other scale.** The libraries that quantize models do not agree on it. torchao, PyTorch's observers and
-# compressed-tensors divide by $(2^b - 1)/2$, so 127.5 or 7.5, and let the largest value be clamped by half a step;
-# SmoothQuant, quanto, bitsandbytes and this course divide by 127 or 7. At 8 bits nobody can tell. At 4 bits, a
+# [compressed-tensors](../docs/glossary.md#compressed-tensors) divide by $(2^b - 1)/2$, so 127.5 or 7.5, and let the largest value be clamped by half a step;
+# [SmoothQuant](../docs/glossary.md#smoothquant), quanto, bitsandbytes and this course divide by 127 or 7. At 8 bits nobody can tell. At 4 bits, a
 # million Gaussian values, a scale for each 128 of them:
 
 # %%
@@ -669,7 +698,7 @@ for name, codes in (("with a floor of 1e-5", flushed), ("yours", kept)):
     print(f"{name:<20}: {np.count_nonzero(codes)} of {small.size} codes are not 0")
 
 # %% [markdown]
-# In one language model such a floor cost 10 points of perplexity, of which less is better: 40.5 with it, 29.9
+# In one language model such a floor cost 10 points of [perplexity](../docs/glossary.md#perplexity), of which less is better: 40.5 with it, 29.9
 # without, at 4 bits in groups of 32 (torchao, pull request 4534).
 #
 # **A test that cannot fail.** Cosine similarity is a popular measure of quantized tensors. It does not see the scale at
@@ -704,6 +733,33 @@ for name, rule in (
 
 # %% [markdown]
 # The checks of this course use inputs on which the wrong rules show.
+
+# %% [markdown]
+# ## In practice
+#
+# torchao is PyTorch's library for quantization. Its scale and its codes are two calls, and the values that share a scale are a
+# *block*, whose shape you give; here it is the whole tensor. `quant_min=-127` asks for the scale that you wrote, and not for
+# the other one.
+
+# %% tags=["nbval-ignore-output"]
+import logging
+
+logging.disable(logging.WARNING)  # torchao tells of its kernels for other machines
+try:
+    import torch
+    from torchao.quantization import quant_primitives as torchao
+except ImportError:
+    print("Needs PyTorch and torchao, 0.18 or later: pip install torchao")
+else:
+    x, block = torch.tensor(weights), weights.shape
+    scale, zero_point = torchao.choose_qparams_affine(
+        x, torchao.MappingType.SYMMETRIC, block, torch.int8, quant_min=-127
+    )
+    theirs = torchao.quantize_affine(x, block, scale, zero_point, torch.int8).numpy()
+    print("codes that differ from yours:", np.count_nonzero(theirs != quantize(weights)[0]))
+
+# %% [markdown]
+# None of the 8192 does.
 
 # %% [markdown]
 # ## Stretch
@@ -760,7 +816,7 @@ for name in ("block1.depthwise", "block3.pointwise", "head"):
 # %% [markdown]
 # ### Exercise 6: `quantize_stochastic` (10 minutes, ●●●)
 #
-# Rounding to the nearest makes 2.3 into 2 every time. *Stochastic* rounding makes it 3 with probability 0.3 and 2
+# Rounding to the nearest makes 2.3 into 2 every time. *[Stochastic](../docs/glossary.md#stochastic-rounding)* rounding makes it 3 with probability 0.3 and 2
 # otherwise: noisier, but right on average. Training in few bits relies on it, because tiny updates would otherwise be
 # rounded away every time.
 #
@@ -843,7 +899,7 @@ print(f"rounded to nearest: {nearest[:-1].sum()}, drawn: {drawn[:-1].sum()}")
 # </details>
 # <details><summary>Does fake quantization make a model smaller or faster?</summary>
 #
-# No. It rounds floats to the grid and keeps them as floats, to see what accuracy remains. Only integer codes in memory
+# No. [Fake quantization](../docs/glossary.md#fake-quantization) rounds floats to the grid and keeps them as floats, to see what accuracy remains. Only integer codes in memory
 # are smaller, and only integer arithmetic, or moving fewer bytes, is faster (lab 05).
 #
 # </details>

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 02 · Asymmetric: where zero goes
 #
-# **Time:** 50 minutes; stretch: 15 more. **You need:** lab 01, NumPy; no PyTorch.
+# **Time:** 60 minutes; stretch: 15 more. **You need:** lab 01, NumPy; no PyTorch.
 #
 # At the end of this lab you can
 #
 # - write asymmetric quantization and its inverse, and derive its two numbers, scale and zero point,
 # - say why the range must include 0, and what happens to `[10, 11, 12]` where it does not,
 # - predict from the smallest and the largest value alone how much asymmetric gains: from nothing to one bit,
-# - recognise five mistakes, four of them in print.
+# - recognise four mistakes that are in print.
 
 # %%
 import numpy as np
@@ -23,8 +23,6 @@ from labutils import (
     predict,
     quantization_error,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY
 from labutils.labs.answers import dequantize_symmetric, quantize_symmetric
 
 network = data.digits_network()
@@ -50,7 +48,7 @@ for symmetric in (True, False):
 # %% [markdown]
 # ## Play first
 #
-# The explorer below shows the trained weights of lab 01 again, and under them two grids: the asymmetric one (orange) and
+# The explorer below shows the trained weights of lab 01 again, and under them two grids: the [asymmetric](../docs/glossary.md#asymmetric-quantization) one (orange) and
 # the symmetric one (grey). The slider *shift* adds a constant to all weights. Its unit is half their range, so at a shift
 # of 1 about none is left below 0. The diamond is the code that 0.0 gets. Noise is compared with the weights as they were,
 # before the shift.
@@ -82,17 +80,27 @@ predict(
 explorer
 
 # %% [markdown]
-# **Say why.** As long as there are values on both sides of 0, the asymmetric grid moves along with them: its length,
-# max - min, stays the same, and so does its step. The symmetric grid must reach equally far both ways. Once all values
-# lie on one side, it wastes its whole other half, and half the codes are one bit. Farther out the asymmetric grid gets
-# longer too, because it must reach back to 0. Why must it? You are about to find out.
+# **Say why.** Write a sentence down for each, then unfold.
+#
+# <details><summary>Why is the orange curve flat between -1 and 1, and the grey one not?</summary>
+#
+# As long as there are values on both sides of 0, the asymmetric grid moves along with them: its length, max - min, stays
+# the same, and so does its step. The symmetric grid must reach equally far both ways. Once all values lie on one side, it
+# wastes its whole other half, and half the codes are one bit.
+#
+# </details>
+# <details><summary>Why does the orange curve fall farther out?</summary>
+#
+# The asymmetric grid gets longer too, because it must reach back to 0. Why must it? You are about to find out.
+#
+# </details>
 
 # %% [markdown]
 # ## Build it
 #
 # ### Two equations
 #
-# The codes are unsigned now, $q = 0, \dots, 2^b-1$. One of them is the code of 0.0: the **zero point** $z$. A code
+# The codes are unsigned now, $q = 0, \dots, 2^b-1$. One of them is the code of 0.0: the **[zero point](../docs/glossary.md#zero-point)** $z$. A code
 # stands for the steps from there:
 #
 # $$x' = (q - z) \cdot \text{scale}$$
@@ -252,6 +260,13 @@ dequantize = or_reference(dequantize_asymmetric)
 line = np.linspace(-0.25, 1.5, 701, dtype=np.float32)
 steps = dequantize(*quantize(line, num_bits=3))
 symmetric_steps = fake_quantize(line, Scheme(num_bits=3))
+print("levels of the symmetric grid in use: ", len(np.unique(symmetric_steps)))
+print("levels of the asymmetric grid in use:", len(np.unique(steps)))
+
+# %% Picture: a line and its two staircases at 3 bits
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY
+
 figure, (left, right) = new_figure(columns=2)
 left.plot(line, line, color=ORIGINAL, label="x")
 left.plot(line, symmetric_steps, color=THEORY, label="symmetric, 3 bits")
@@ -301,7 +316,10 @@ with_zero = dequantize(np.pad(q, 1, constant_values=zero_point), scale, zero_poi
 
 without_zero = np.pad(np.round((grey - 0.5) / (0.5 / 3)), 1)  # range [0.5, 1], codes 0 to 3
 without_zero = without_zero * (0.5 / 3) + 0.5  # code 0 stands for 0.5
+for name, picture in (("0 in the range", with_zero), ("0 not in the range", without_zero)):
+    print(f"{name:<19} the border is {picture[0, 0]:.1f}")
 
+# %% Picture: a digit on grey paper, padded on three grids
 figure, panels = new_figure(8.5, 2.9, columns=3)
 for panel, picture, title in zip(
     panels,
@@ -343,26 +361,72 @@ for name, x in (("1/8 ... 7/8", cells), ("0 ... 1", exact)):
 # %% [markdown]
 # ## When does it pay?
 #
-# The noise is $\Delta^2/12$, so all that matters is the length of the step. The symmetric one is $\max|x|/(2^{b-1}-1)$,
-# the asymmetric one is $(\max-\min)/(2^b-1)$. Call
+# Noise is $\Delta^2/12$ (lab 01), so all that matters is how long a step is. The symmetric step is
+# $\max|x|/(2^{b-1}-1)$, the asymmetric one is $(\max-\min)/(2^b-1)$. Both are known as soon as the two ends of the range
+# are: nothing needs to be quantized to say what a zero point will gain.
 #
-# $$r = \frac{|\max + \min|}{\max - \min}$$
+# ### Exercise 3: `asymmetric_gain` (8 minutes, ●●○)
 #
-# the **imbalance** of a range that includes 0. It is 0 where the range reaches equally far both ways, and 1 where it ends
-# at 0. Since $\max|x| = \frac{1}{2}(\max-\min)(1+r)$, the gain in decibels is
+# | | |
+# |---|---|
+# | input | `low` and `high`, numbers with `low <= high`, not both 0; `num_bits` |
+# | the range | first widened to include 0, as for the asymmetric grid |
+# | result | by how many decibels the SQNR of the asymmetric grid is better: $10 \log_{10}$ of the ratio of the two noises |
 #
-# $$20\log_{10}(1 + r) \;+\; 20\log_{10}\frac{2^b-1}{2^b-2}$$
-#
-# The first part goes from nothing to 6.02 dB. The second is the one code that the symmetric grid never uses. It is
-# tiny at 8 bits, and not at 2:
+# By hand, for the example above, [-0.6, 1.95] at 8 bits: the symmetric step is 1.95 / 127 = 0.01535, the asymmetric one is
+# 2.55 / 255 = 0.01. The noise is $1.535^2 = 2.36$ times larger, and $10 \log_{10} 2.36$ = 3.7 dB.
+
 
 # %%
-for num_bits in (2, 3, 4, 8):
-    unused = 20 * np.log10((2**num_bits - 1) / (2**num_bits - 2))
-    print(f"{num_bits} bits: the unused code costs {unused:.2f} dB")
+def asymmetric_gain(low, high, num_bits=8):
+    """Return by how many decibels the asymmetric grid of a range beats the symmetric one."""
+    ### BEGIN SOLUTION
+    low, high = min(low, 0), max(high, 0)
+    symmetric_step = max(-low, high) / (2 ** (num_bits - 1) - 1)
+    step = (high - low) / (2**num_bits - 1)
+    return 20 * np.log10(symmetric_step / step)
+    ### END SOLUTION
+
+
+# %%
+check(asymmetric_gain)
 
 # %% [markdown]
-# For a ReLU, $r$ is 1, and the two parts together are exactly one bit: asymmetric at 8 bits *is* symmetric at 9 bits.
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Four lines: the ends with 0 between them, two steps, one logarithm. Which of the two steps is the longer one, and what
+# does that do to its noise?
+#
+# </details>
+# <details><summary>Hint 2: the idea</summary>
+#
+# The symmetric grid must reach the largest *magnitude*, which may be at the lower end. The ratio of the noises is the
+# ratio of the steps, squared.
+#
+# </details>
+# <details><summary>Hint 3: the formula</summary>
+#
+# $20 \log_{10}$ (symmetric step / asymmetric step): the square has become a factor of 2 before the logarithm.
+#
+# </details>
+
+# %% [markdown]
+# Before you run the next cell: which of the four ranges gains nothing, and which a whole bit, 6.02 dB?
+
+# %%
+gain = or_reference(asymmetric_gain)
+for low, high in ((-1, 1), (-0.5, 1), (0, 1), (10, 12)):
+    told = ", ".join(f"{gain(low, high, b):.2f} dB at {b}" for b in (8, 4, 2))
+    print(f"[{low}, {high}]".ljust(10) + f"gains {told} bits")
+
+# %% [markdown]
+# Two things are in your formula. With the **imbalance** of the range,
+#
+# $$r = \frac{|\max + \min|}{\max - \min}, \qquad \text{gain} = 20\log_{10}(1 + r) \;+\; 20\log_{10}\frac{2^b-1}{2^b-2}.$$
+#
+# The first part goes from nothing, where the range reaches equally far both ways, to 6.02 dB where it ends at 0. The
+# second is the one code that the symmetric grid never uses: tiny at 8 bits, and more than half a bit at 2. After a ReLU
+# the two together are exactly one bit: asymmetric at 8 bits *is* symmetric at 9.
 
 # %%
 activation = activations["block3.pointwise"]
@@ -412,64 +476,53 @@ def both(x, num_bits):
     )
 
 
-def imbalance(x):
-    low, high = min(x.min(), 0), max(x.max(), 0)
-    return abs(high + low) / (high - low)
-
-
 results = {name: both(x, 8) for name, x in tensors.items()}
-print(
-    "at 8 bits                       min     max      r   symmetric   asymmetric   MSE ratio"
-)
-for name, (symmetric, asymmetric) in results.items():
+measured = {name: b["sqnr_db"] - a["sqnr_db"] for name, (a, b) in results.items()}
+predicted = {name: gain(x.min(), x.max(), 8) for name, x in tensors.items()}
+chosen = ("weights block3.pointwise", "ReLU6 block1.pointwise", *list(tensors)[-7:])
+print("at 8 bits                       min      max   your prediction   measured")
+for name in chosen:
     x = tensors[name]
-    print(
-        f"{name:<26} {x.min():8.2f} {x.max():7.2f} {imbalance(x):6.2f}"
-        f" {symmetric['sqnr_db']:8.1f} dB {asymmetric['sqnr_db']:9.1f} dB"
-        f" {symmetric['mse'] / asymmetric['mse']:11.1f}"
-    )
+    told = f"{predicted[name]:14.1f} dB {measured[name]:7.1f} dB"
+    print(f"{name:<26} {x.min():8.2f} {x.max():8.2f} {told}")
 
-# %%
+# %% Picture: the gain predicted from the two ends, and measured, for every tensor
 looks = {"weights": (ORIGINAL, "o"), "ReLU6": (QUANTIZED, "s"), "others": (GOOD, "D")}
 kinds = {k: k.split()[0] if k.split()[0] in looks else "others" for k in tensors}
-figure, panel = new_figure(7.5, 3.8)
-r = np.linspace(0, 1, 101)
-panel.plot(
-    r, 20 * np.log10((1 + r) * 255 / 254), "--", color=THEORY, label="the formula above"
-)
+figure, panel = new_figure(7.5, 3.6)
+panel.plot([0, 6.5], [0, 6.5], "--", color=THEORY, label="as predicted")
 for kind, (colour, mark) in looks.items():
-    chosen = [k for k in tensors if kinds[k] == kind]
-    gains = [b["sqnr_db"] - a["sqnr_db"] for a, b in (results[k] for k in chosen)]
-    points = [imbalance(tensors[k]) for k in chosen]
-    panel.plot(points, gains, mark, color=colour, ms=7, alpha=0.8, label=kind)
+    names = [k for k in tensors if kinds[k] == kind]
+    points = [predicted[k] for k in names], [measured[k] for k in names]
+    panel.plot(*points, mark, color=colour, ms=7, alpha=0.8, label=kind)
 panel.axhline(20 * np.log10(2), color=INK, lw=1, ls=":")
-panel.text(0.01, 6.2, "one bit", fontsize=9)
+panel.text(0.05, 6.2, "one bit", fontsize=9)
 panel.set(
-    title="Between nothing and one bit: at 8 bits min and max tell the gain",
-    xlabel="imbalance r of the range",
-    ylabel="asymmetric gains (dB)",
+    title="Between nothing and one bit: min and max tell the gain",
+    xlabel="predicted from min and max (dB)",
+    ylabel="measured (dB)",
     ylim=(-0.5, 7.2),
 )
 panel.legend(loc="lower right")
 Picture(
     figure,
-    "Gain of asymmetric over symmetric at 8 bits against the imbalance of the range: weights "
-    "lie at the left near 0 dB, ReLU6 outputs at the right near 6 dB, all close to the curve.",
+    "Measured gain of asymmetric over symmetric at 8 bits against the predicted one: weights "
+    "lie near 0 dB, ReLU6 outputs near 6 dB, all close to the diagonal.",
 )
 
 # %% [markdown]
-# ReLU6 outputs: an MSE about 4 times smaller, 6 dB, one bit. (Not all lie on the curve. Where many values are the same, such
-# as 6, a grid happens to hit them or not; and some weight tensors have only a few hundred values to average over.) GELU outputs gain nearly as much, since their negative part is short. A
-# Gaussian gains next to nothing, and when it is shifted far enough, all of the bit.
+# ReLU6 outputs gain the bit. (Not all points lie on the line. Where many values are the same, such as 6, a grid happens to
+# hit them or not; and some weight tensors have only a few hundred values to average over.) GELU outputs gain nearly as
+# much, since their negative part is short. A Gaussian gains next to nothing, and when it is shifted far enough, all of
+# the bit. The formula speaks of steps, so it needs errors that fill their steps: with few bits most GELU outputs lie so
+# close to 0 that they lose less than half a step whatever the step is, and gain less than it says.
 #
 # **Where it does not win.** Half of the weight tensors gain less than what one tenth of a bit brings, 0.6 dB: trained
 # weights reach about equally far both ways. And there are tensors on which it loses. Weights that are -1, 0 or 1 times a
 # constant, as in ternary networks, fit the symmetric grid exactly:
 
 # %%
-gains = [
-    b["sqnr_db"] - a["sqnr_db"] for k, (a, b) in results.items() if k.startswith("weights")
-]
+gains = [db for name, db in measured.items() if name.startswith("weights")]
 print(
     f"weights: gain {min(gains):.1f} to {max(gains):.1f} dB, median {np.median(gains):.1f} dB"
 )
@@ -493,50 +546,7 @@ for num_bits in (8, 4, 3, 2):
     print(f"weights at {num_bits} bits: median gain {np.median(gains):.1f} dB")
 
 # %% [markdown]
-# The formula speaks of steps, so it holds where errors fill their steps evenly. GELU outputs at few bits do not: most of them
-# lie close to 0, and lose less than half a step whatever the step is.
-
-# %%
-curved = tensors["GELU of a Gaussian"]
-print("GELU outputs   formula   measured   closer to 0 than half a symmetric step")
-for num_bits in (8, 4, 3):
-    first, second = both(curved, num_bits)
-    steps = (2**num_bits - 1) / (2**num_bits - 2)
-    formula = 20 * np.log10((1 + imbalance(curved)) * steps)
-    step = np.abs(curved).max() / (2 ** (num_bits - 1) - 1)
-    near = np.mean(np.abs(curved) < step / 2)
-    gain = second["sqnr_db"] - first["sqnr_db"]
-    print(f"{num_bits} bits {formula:14.1f} dB {gain:7.1f} dB {near:12.0%}")
-
-# %% [markdown]
-# Does the network notice? At its input, with few bits, yes. At its last activations hardly, a single image at 2 bits: each
-# value there is averaged with 63 others before anything is read from it.
-
-# %%
-weight, bias = network.weights["head.weight"], network.weights["head.bias"]
-
-
-def read_from(activation):  # (N, 128, 8, 8): what is left is the mean and one linear layer
-    logits = activation.mean(axis=(2, 3)) @ weight.T + bias
-    return np.mean(logits.argmax(axis=1) == labels)
-
-
-print("           images                    last activations")
-print("bits    symmetric   asymmetric    symmetric   asymmetric")
-for num_bits in (8, 4, 3, 2):
-    row = f"{num_bits:>4}"
-    for x, accuracy in (
-        (images, lambda x: network.accuracy(images=x, labels=labels)),
-        (activation, read_from),
-    ):
-        plain = fake_quantize(x, Scheme(num_bits))
-        row += (
-            f" {accuracy(plain):12.1%} {accuracy(dequantize(*quantize(x, num_bits))):12.1%}"
-        )
-    print(row)
-
-# %% [markdown]
-# Last, the explorer on real activations: a spike at 0.0, and a tail up to 6. Drag the shift to -1: now the range is
+# Last, the explorer on real activations: a spike at 0.0, and a tail up to 6. **Drag** the shift to -1: now the range is
 # balanced, and the grids are nearly equally good. At a shift of 0 the measured marks lie 3 dB above the lines of
 # $\Delta^2/12$. **Say why**, before you run the cell after it.
 
@@ -551,7 +561,11 @@ for name, chosen in (("all values", zero | ~zero), ("zeros", zero), ("the others
     print(f"MSE / (Δ²/12) of {name:<10} {squares[chosen].mean():.2f}")
 
 # %% [markdown]
+# <details><summary>Why is the noise only half of what the step promises?</summary>
+#
 # Half of the values are exactly 0.0, and 0.0 has no error. That is another thing an exact zero is good for.
+#
+# </details>
 
 # %% [markdown]
 # ## In the wild
@@ -580,19 +594,7 @@ print("q * scale + zero_point:  ", np.round(q * scale - 128, 1))
 print("(q - zero_point) * scale:", np.round((q + 128) * scale, 1))
 
 # %% [markdown]
-# **Subtracting in 8 bits.** In NumPy, `int8` minus `int8` is an `int8`. A range from -2 to 3 has scale 5/255 and, signed,
-# zero point -26:
-
-# %%
-q, zero_point = np.array([-128, -26, 127], dtype=np.int8), np.int8(-26)
-scale = 5 / 255
-print("subtracted in int8:  ", np.round((q - zero_point) * scale, 1))
-print("subtracted in floats:", np.round((q.astype(np.float32) - zero_point) * scale, 1))
-
-# %% [markdown]
-# The largest value came back as about -2.
-#
-# **A range without 0.** AWQ's quantizer takes the range from min to max and clamps the zero point, as in the trap above.
+# **A range without 0.** [AWQ](../docs/glossary.md#awq)'s quantizer takes the range from min to max and clamps the zero point, as in the trap above.
 # Weights seldom lie all on one side of 0; where a group of them does, it is flattened. The row [5, 6] at 4 bits:
 
 # %%
@@ -606,7 +608,7 @@ print("yours:", dequantize(*quantize(row, num_bits=4)))
 # HQQ takes another way: its zero point is a float. Then no range has to include 0, and 0.0 is in general not exact. For
 # weights, which are neither padded nor mostly 0, that can be a good trade.
 #
-# **Round, then add - or add, then round?** torchao rounds $x/\text{scale}$ and adds the zero point; compressed-tensors
+# **Round, then add - or add, then round?** torchao rounds $x/\text{scale}$ and adds the zero point; [compressed-tensors](../docs/glossary.md#compressed-tensors)
 # adds it first. Ties go to even, and adding an odd number changes which neighbour is even:
 
 # %%
@@ -622,9 +624,30 @@ for zero_point in (2, 3):
 # on ties; compare values with scale / 2 instead. The checks of this course accept both.
 
 # %% [markdown]
+# ## In practice
+#
+# In PyTorch you call `fake_quantize_per_tensor_affine`, which quantizes and comes back in one step. In torchao,
+# `choose_qparams_affine(x, MappingType.ASYMMETRIC, x.shape, torch.uint8)` finds scale and zero point; it widens the range
+# to include 0, as you do. Where PyTorch is installed (this lab does without), the example from above comes back the same:
+
+# %% tags=["nbval-ignore-output"]
+try:
+    import torch
+except ImportError:
+    print("PyTorch is not installed: nothing to compare with")
+else:
+    x = np.array([-0.6, -0.127, 0, 0.444, 1.95], dtype=np.float32)
+    q, scale, zero_point = quantize(x)
+    theirs = torch.fake_quantize_per_tensor_affine(
+        torch.tensor(x), float(scale), int(zero_point), 0, 255
+    )
+    print("yours: ", dequantize(q, scale, zero_point).round(3))
+    print("theirs:", theirs.numpy().round(3))
+
+# %% [markdown]
 # ## Stretch
 #
-# ### Exercise 3: `quantize_in_range` (10 minutes, ●●○)
+# ### Exercise 4: `quantize_in_range` (10 minutes, ●●○)
 #
 # When a network runs, the range of an activation is not known before it has been computed. So it is measured beforehand,
 # on some examples, and then fixed. Values may now lie beyond it.
@@ -668,7 +691,7 @@ check(quantize_in_range)
 #
 # </details>
 #
-# A *percentile* range leaves out a few of the largest values and has a finer step for the others. How many to leave out?
+# A *[percentile](../docs/glossary.md#percentile)* range leaves out a few of the largest values and has a finer step for the others. How many to leave out?
 # Measure, and mind what you compare with: one published script compares with the *clipped* tensor.
 
 # %%
@@ -733,6 +756,6 @@ for percentile in (100, 99.99, 99.9, 99, 95, 90):
 # - `q = clamp(round(x / scale) + zero_point)`, and back `(q - zero_point) * scale`. The zero point is the code of 0.0.
 # - Include 0 in the range first. Then the zero point always is a code, and 0.0 is exact.
 # - Add, clamp, then cast; and turn codes to floats before you subtract.
-# - The gain over symmetric is 20 log10(1 + r): one bit where all values lie on one side, nothing where the range is
-#   balanced.
+# - Two numbers, min and max, tell the gain over symmetric: one bit where all values lie on one side, next to nothing
+#   where the range is balanced.
 # - Activations gain, weights hardly do, and a zero point costs arithmetic. Measure against the original.

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 03 · Per-channel: which elements share a scale
 #
-# **Time:** 60 minutes; stretch: 10 more. **You need:** labs 01 and 02, NumPy; no PyTorch.
+# **Time:** 70 minutes; stretch: 10 more. **You need:** labs 01 and 02, NumPy; no PyTorch.
 #
 # At the end of this lab you can
 #
 # - give every channel a scale of its own, along any axis of any tensor, and take it back,
-# - say how many decibels that wins, from the scales alone,
+# - measure what each channel gets, which an average over all hides,
 # - tell which scales can be pulled out of a matrix product and which cannot, and prove it,
 # - compare four quantizers on any tensor, and count the bytes that their scales cost.
 
@@ -28,8 +28,6 @@ from labutils import (
     quantize,
     sqnr_db,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import ORIGINAL, QUANTIZED, THEORY
 
 network = data.digits_network()
 matrices = {name: w for name, w in network.weights.items() if w.ndim > 1}  # not the biases
@@ -40,7 +38,7 @@ square = matrices["block2.pointwise.weight"].reshape(64, 64)  # (out, in)
 # ## Why
 #
 # In lab 01 each weight tensor of the digits network had one scale. Here it is at 4 bits, read on the 540 test images: once
-# like that, and once with a scale for every output channel.
+# like that, and once with a scale for every output [channel](../docs/glossary.md#channel).
 
 
 # %%
@@ -95,19 +93,30 @@ explorer = explore_granularity(square)
 explorer
 
 # %% [markdown]
-# **Say why.** With one scale, the loudest channel sets the step for everyone. Its own SQNR is fine, and since it also
-# holds most of the power, so is the SQNR over all. The quiet channels pay. With a scale for each channel (axis 0), the
-# orange line follows the dots, and all channels fare alike. Along axis 1 every scale serves one weight of *each*
-# channel, loud and quiet ones. Steps get somewhat shorter, since not every column holds a weight as large as the largest
-# of all, but they are the same for all channels, and the quietest are lost as before.
+# **Say why.** Write a sentence down for each, then unfold.
+#
+# <details><summary>Why does the SQNR over all hardly notice that channels are lost?</summary>
+#
+# With one scale, the loudest channel sets the step for everyone. Its own SQNR is fine, and since it also holds most of the
+# power, so is the SQNR over all. The quiet channels pay.
+#
+# </details>
+# <details><summary>Why does axis 0 help the quiet channels, and axis 1 not?</summary>
+#
+# With a scale for each channel (axis 0), the orange line follows the dots, and all channels fare alike. Along axis 1
+# every scale serves one weight of *each* channel, loud and quiet ones. Steps get somewhat shorter, since not every column
+# holds a weight as large as the largest of all, but they are the same for all channels, and the quietest are lost as
+# before.
+#
+# </details>
 
 # %% [markdown]
 # ## Build it
 #
 # ### What is kept and what is reduced
 #
-# A scale comes from a maximum, and a maximum is taken *over* some axes. The rest is kept. For the weight of a
-# convolution, shape (64, 32, 3, 3) = (out, in, height, width):
+# Which elements share a scale is called **[granularity](../docs/glossary.md#granularity)**. A scale comes from a maximum, and
+# a maximum is taken *over* some axes. The rest is kept. For the weight of a convolution, shape (64, 32, 3, 3) = (out, in, height, width):
 #
 # | elements that share a scale | `axis` (kept) | reduced | scales | weights for each |
 # |---|---|---|---|---|
@@ -117,7 +126,7 @@ explorer
 # | a row of the kernel | 2 | 0, 1, 3 | 3 | 6 144 |
 #
 # Beware of the word `axis`. In `np.max(x, axis=0)` it is the axis that *disappears*. In quantization it is the axis that
-# *stays*: "per channel along axis 0" means one scale for each index of axis 0.
+# *stays*: "[per channel](../docs/glossary.md#per-channel) along axis 0" means one scale for each index of axis 0.
 #
 # By hand, two channels at 8 bits along axis 0:
 #
@@ -225,6 +234,14 @@ filters = depthwise.reshape(64, 9)
 filters = filters[np.argsort(np.abs(filters).max(axis=1))]
 one_scale, _ = per_channel(filters.reshape(1, -1), 0, num_bits=3)  # one channel holds all
 many_scales, scales = per_channel(filters, 0, num_bits=3)
+print("codes in use, quietest filter first")
+for name, q in (("one scale", one_scale.reshape(64, 9)), ("a scale each", many_scales)):
+    print(f"{name:<13}", *(len(np.unique(codes)) for codes in q[::9]))
+
+# %% Picture: the codes of 64 filters at 3 bits, with one scale and with a scale each
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import ORIGINAL, QUANTIZED, THEORY
+
 figure, panels = new_figure(7.5, 4.2, columns=2, sharey=True)
 told = "One scale: {} of 64 reach ±3", "A scale each: {} of 64 do"
 for panel, q, title in zip(panels, (one_scale.reshape(64, 9), many_scales), told):
@@ -246,54 +263,106 @@ Picture(
 # %% [markdown]
 # ## Drag your own code
 #
-# The explorer again, and now its buttons run *your* `quantize_per_channel`. Even *tensor* does: a tensor with one scale is
-# a single channel that holds everything.
+# The explorer again, over the 64 depthwise filters, and now its buttons run *your* `quantize_per_channel`. Even *tensor*
+# does: a tensor with one scale is a single channel that holds everything. Leave the spread at 1: these filters differ by
+# themselves. At how many bits are filters lost with one scale, and at how many with a scale for each?
+#
+# <details><summary>Answer</summary>
+#
+# With one scale none at 3 bits, but fifty of the 64 at 2. With a scale for each, none: the largest weight of a filter
+# always gets the largest code.
+#
+# </details>
 
 # %%
-explore_granularity(square, quantize=quantize_per_channel)
+explore_granularity(filters, quantize=quantize_per_channel)
 
 # %% [markdown]
-# ## How many decibels does it win?
+# ## What each channel gets
 #
 # Rounding noise is $\Delta^2/12$ (lab 01), in a channel with its own step $\Delta_c$ as much as in a tensor with one step
-# $\Delta = \max_c \Delta_c$. So the noise falls by the factor
+# $\Delta = \max_c \Delta_c$. So a channel that gets a scale of its own has $\Delta^2 / \Delta_c^2$ times less noise: nothing
+# is won in the loudest, 40 dB in one that is a hundred times quieter. Over all elements the mean is ruled by the loud
+# channels, which keep their noise. To see the others you need an instrument that looks at each of them.
 #
-# $$\text{gain} = \frac{\Delta^2}{\text{mean of } \Delta_c^2} \qquad \text{over all,} \qquad\qquad \text{gain}_c = \frac{\Delta^2}{\Delta_c^2} \qquad \text{in channel } c.$$
+# ### Exercise 3: `sqnr_per_channel` (8 minutes, ●●○)
 #
-# Over all, the gain is at most the number of channels, and usually far less: loud channels keep their noise. Three
-# matrices whose rows differ in scale, as examples in courses make them, at 8 bits:
+# | | |
+# |---|---|
+# | input | `original` and `dequantized`, floats of one shape; `axis`, where the channels are, also negative |
+# | result | an array of shape `(original.shape[axis],)`: the SQNR of each channel in decibels |
+# | SQNR | $10 \log_{10}(\text{mean of } x^2 / \text{mean of } e^2)$, over the elements of the channel (lab 01) |
+# | a channel that came back exactly | `inf`, also where it is all zero |
+#
+# By hand, channels along axis 0: $[3, 4]$ comes back as $[3, 3.5]$. Its power is 25/2, its noise 0.25/2: a ratio of 100,
+# 20 dB. $[0.1, 0.2]$ comes back as $[0.2, 0.2]$: 0.05/2 over 0.01/2 is 5, which is 7 dB. Over both together it is 19.8 dB: the
+# quiet channel does not show.
+
 
 # %%
-rng = np.random.default_rng(0)
-four_rows = np.array([10, 1, 1, 0.1])
-blocks = np.repeat([10, 0.1, 1], [64, 64, 128])
-made = {
-    "256 rows times 0.1 to 10, evenly": (rng.uniform(0.1, 10, 256), 1024),
-    "64 rows times 10, 64 times 0.1": (blocks, 512),
-    "4 rows times 10, 1, 1, 0.1": (four_rows, 8),
+def sqnr_per_channel(original, dequantized, axis):
+    """Return the SQNR of each channel along axis, in decibels."""
+    ### BEGIN SOLUTION
+    others = tuple(i for i in range(original.ndim) if i != axis % original.ndim)
+    signal = np.mean(original.astype(np.float64) ** 2, axis=others)
+    noise = np.mean((original.astype(np.float64) - dequantized) ** 2, axis=others)
+    exact = noise == 0
+    ratio = np.where(exact, np.inf, signal / np.where(exact, 1, noise))
+    return 10 * np.log10(ratio)
+    ### END SOLUTION
+
+
+# %%
+check(sqnr_per_channel)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>
+#
+# Two means, one ratio, one logarithm. Which axes do the means run over? You have written that line already.
+#
+# </details>
+# <details><summary>Hint 2: the idea</summary>
+#
+# `np.mean`, like `np.max`, takes a tuple of axes. Square first, then take the mean, and the logarithm last of all.
+#
+# </details>
+# <details><summary>Hint 3: the details</summary>
+#
+# Where the noise is 0, nothing may be divided: `np.where` puts 1 there before the division and `inf` after it.
+#
+# </details>
+
+# %% [markdown]
+# Now three matrices at 8 bits: one whose rows differ in scale, as examples in courses make them, and two trained layers of
+# the network. Before you run it: where will the two averages hide the most?
+
+# %%
+quality = or_reference(sqnr_per_channel)
+
+blocks = np.repeat([10, 0.1, 1], [64, 64, 128])  # 64 loud rows, 64 quiet ones
+looked_at = {
+    "rows times 10, 0.1 and 1": np.random.default_rng(0).normal(size=(256, 512))
+    * blocks[:, None],
+    "block2.pointwise": square,
+    "block3.depthwise": depthwise,
 }
-print("                                     gain over all     SQNR of the quietest row")
-print("                                  from scales  measured   one scale   one each")
-for name, (gains, columns) in made.items():
-    x = rng.normal(size=(len(gains), columns)) * gains[:, None]
-    flat, step = per_channel(x.reshape(1, -1), 0)
-    q, scales = per_channel(x, 0)
-    alike = back(flat.reshape(x.shape), np.full(len(x), step[0]), 0)
-    each = back(q, scales, 0)
-    expected = 10 * np.log10(step[0] ** 2 / np.mean(scales**2))
-    quiet = np.argmin(scales)
+print("                              SQNR over all          worst channel")
+print("                          one scale   one each   one scale   one each")
+for name, w in looked_at.items():
+    flat, step = per_channel(w.reshape(1, -1), 0)
+    alike = back(flat, step, 0).reshape(w.shape)
+    each = back(*per_channel(w, 0), 0)
+    pairs = ((sqnr_db(w, b), quality(w, b, 0).min()) for b in (alike, each))
+    (all_alike, worst_alike), (all_each, worst_each) = pairs
     print(
-        f"{name:<33} {expected:6.1f} dB {sqnr_db(x, each) - sqnr_db(x, alike):6.1f} dB"
-        f"   {sqnr_db(x[quiet], alike[quiet]):6.1f} dB  {sqnr_db(x[quiet], each[quiet]):6.1f} dB"
+        f"{name:<25} {all_alike:7.1f} dB {all_each:7.1f} dB"
+        f" {worst_alike:8.1f} dB {worst_each:7.1f} dB"
     )
 
 # %% [markdown]
-# Six to eight decibels over all, little more than a bit. The quietest row gains over thirty: with one scale little or
-# nothing of it is left, with its own it is as good as any. An average over all elements is ruled by the loud rows. (In
-# the last matrix a row has 8 values, too few for $\Delta^2/12$ to be exact.)
-#
-# So is it six decibels or forty? That depends on what the network does with a quiet channel. If its output is
-# *rescaled*, as batch norm does, a quiet channel counts as much as a loud one.
+# In the first matrix it is eight decibels over all, little more than a bit, and nearly forty in the worst row: with one
+# scale nothing of it is left, with its own it is as good as any. So is it eight decibels or forty? That depends on what
+# the network does with a quiet channel. If its output is *rescaled*, as [batch norm](../docs/glossary.md#batch-norm) does, it counts as much as a loud one.
 #
 # Before a network is quantized, batch norm is **folded** into the layer before it. For each channel it computes
 # $\gamma (y - \mu) / \sigma + \beta$. So the channel's weights are multiplied by $\gamma / \sigma$, its bias $b$
@@ -303,7 +372,7 @@ for name, (gains, columns) in made.items():
 # ## Which scales can leave the sum
 #
 # Scales are only cheap if the products are made of integers, and the scales are applied once, to the result. For a
-# linear layer with tokens $t$ (the rows of its input), inputs $i$ and outputs $o$, and a scale for each token and
+# linear layer with [tokens](../docs/glossary.md#token) $t$ (the rows of its input), inputs $i$ and outputs $o$, and a scale for each token and
 # each output channel:
 #
 # $$y_{to} = \sum_i x_{ti}\, w_{oi} \approx \sum_i (s_t\, q_{ti})(r_o\, p_{oi}) = s_t\, r_o \underbrace{\sum_i q_{ti}\, p_{oi}}_{\text{integers}}$$
@@ -360,22 +429,8 @@ except AssertionError as error:
 # A depthwise convolution sums over the 3 x 3 window only. There the channel axis survives, and both sides may have a
 # scale for each channel.
 #
-# What does a scale for each token win? At 8 bits, on the same activations:
-
-# %%
-print("scale for each   scales   SQNR      may leave the sum")
-for name, x, axis, legal in (
-    ("tensor", tokens.reshape(1, -1), 0, "yes"),
-    ("feature", tokens, 1, "no"),
-    ("token", tokens, 0, "yes"),
-):
-    q, scales = per_channel(x, axis)
-    quality = sqnr_db(x, back(q, scales, axis))
-    print(f"{name:<13} {len(scales):>9} {quality:7.1f} dB   {legal}")
-
-# %% [markdown]
-# Here the legal axis is also the better one. That is a property of these activations, not a law: where a few *features*
-# are loud for all tokens, as in large language models, per token helps little (lab 08).
+# Whether a scale for each token also *helps* depends on the activations: where a few *features* are loud for all tokens, as
+# in large language models, it helps little (lab 08). The stretch exercise measures it here.
 
 # %% [markdown]
 # ## See it on real tensors
@@ -393,11 +448,10 @@ for num_bits in widths:
         rounded[1][name] = back(*per_channel(w, 0, num_bits), 0)
     for counts, weights in zip(right.values(), rounded):
         counts.append(network.accuracy(weights))
-print("bits   per tensor   per channel")
-for num_bits, of_tensor, of_channel in zip(widths, *right.values()):
-    print(f"{num_bits:>4} {of_tensor:>12.1%} {of_channel:>13.1%}")
+for name, shares in right.items():
+    print(f"{name:<19} at {widths} bits:", *(f"{share:.0%}" for share in shares))
 
-# %%
+# %% Picture: accuracy against bits, with one scale a tensor and one a channel
 figure, panel = new_figure(7, 3.2)
 for (name, shares), colour in zip(right.items(), (ORIGINAL, QUANTIZED)):
     panel.plot(widths, 100 * np.array(shares), "o-", color=colour, ms=5, label=name)
@@ -421,7 +475,8 @@ Picture(
 # bits they are not. And this is one trained network of many: trained from other seeds, per channel at 3 bits gave
 # anything from 54% to 96%. That per channel is better there is typical; the number is not.
 #
-# Which layer is to blame? All layers per channel at 4 bits, and one at a time per tensor:
+# Which layer is to blame? All layers per channel at 4 bits, and one at a time [per tensor](../docs/glossary.md#per-tensor), beside what your function says of
+# the worst channel of that layer:
 
 
 # %%
@@ -434,16 +489,14 @@ def mixed(num_bits, per_tensor):
     return network.accuracy(rounded)
 
 
-print("one scale for             loudest / quietest channel    4 bits")
+print("one scale for             worst channel    read correctly")
 for name, w in matrices.items():
-    peaks = np.abs(w.reshape(len(w), -1)).max(axis=1)
-    spread = peaks.max() / peaks.min()
-    print(f"{name:<24} {spread:>26.1f} {mixed(4, name):>11.1%}")
+    worst = quality(w, fake_quantize(w, Scheme(4)), 0).min()
+    print(f"{name:<24} {worst:>11.1f} dB {mixed(4, name):>16.1%}")
 
 # %% [markdown]
-# Channels differ by factors of 1 to 6 here, not of 100, and that is enough at 4 bits. Most of the damage is done by the
-# first layer, the stem. It has not the largest spread, but all that follows is built on its 32 channels. Ranges alone do
-# not tell which layer matters; lab 06 measures that.
+# Most of the damage is done by the first layer, the stem. It has not the worst channel, but all that follows is built on
+# its 32 channels. The SQNR of weights does not tell which layer matters; lab 06 measures that.
 
 # %% [markdown]
 # ## Four quantizers, four tensors
@@ -463,7 +516,7 @@ print("zero points", quantized.zero_point)
 print("back       ", *dequantize(quantized).round(2))
 
 # %% [markdown]
-# ### Exercise 3: `compare_quantization_methods` (8 minutes, ●●○)
+# ### Exercise 4: `compare_quantization_methods` (8 minutes, ●●○)
 #
 # | | |
 # |---|---|
@@ -530,11 +583,13 @@ found = {
     name: {method: compare(x, 4)[key]["sqnr_db"] for method, key in methods.items()}
     for name, x in tensors.items()
 }
-print(f"SQNR at 4 bits{'':<10}" + "".join(f"{name:>13}" for name in tensors))
-for method in methods:
-    print(f"{method:<24}" + "".join(f"{found[name][method]:>10.1f} dB" for name in tensors))
+print("decibels won at 4 bits    asymmetric    per channel    both")
+for name, sqnr in found.items():
+    base, *others = sqnr.values()
+    won = [level - base for level in others]
+    print(f"{name:<24} {won[0]:>8.1f} dB {won[1]:>11.1f} dB {won[2]:>7.1f} dB")
 
-# %%
+# %% Picture: four tensors, and the SQNR at 4 bits of four quantizers for each
 figure, (shapes, panel) = new_figure(
     8.5, 3.6, columns=2, width_ratios=[1, 2.6], sharey=True
 )
@@ -576,20 +631,6 @@ Picture(
 )
 
 # %% [markdown]
-# What the figure says, computed:
-
-# %%
-print("decibels won at 4 bits    asymmetric    per channel    both")
-for name, sqnr in found.items():
-    base = sqnr["symmetric per tensor"]
-    won = (
-        sqnr["asymmetric per tensor"] - base,
-        sqnr["symmetric per channel"] - base,
-        sqnr["asymmetric per channel"] - base,
-    )
-    print(f"{name:<24} {won[0]:>8.1f} dB {won[1]:>11.1f} dB {won[2]:>7.1f} dB")
-
-# %% [markdown]
 # - **ReLU**: a bit from asymmetry, since half the codes were idle, and half a bit from channels. The two add up.
 # - **GELU**: the same story, weaker on both counts.
 # - **Weights**: asymmetric per tensor wins a tenth of a bit, for their range reaches about as far both ways. That is not
@@ -605,17 +646,9 @@ for name, sqnr in found.items():
 # %% [markdown]
 # ## What the scales cost
 #
-# A scale in float32 takes 32 bits, shared by the weights of its channel. The fewer these are, the more it is for each:
-
-# %%
-print("tensor                      weights   scales   bits per weight at 4 bits")
-for name, w in matrices.items():
-    bits = 4 + 32 * len(w) / w.size
-    print(f"{name:<24} {w.size:>10} {len(w):>8} {bits:>12.2f}")
-
-# %% [markdown]
-# A depthwise filter has 9 weights: its scale nearly doubles them. But such layers are small. For the whole network, what
-# counts is accuracy for the bytes:
+# A scale in float32 takes 32 bits, shared by the weights of its channel. The fewer these are, the more it is for each: a
+# depthwise filter has 9 weights, and its scale adds 3.6 bits to each of them. But such layers are small. For the whole
+# network, what counts is accuracy for the bytes:
 
 # %%
 count = sum(w.size for w in matrices.values())
@@ -638,18 +671,7 @@ for num_bits, granularity in (
 #
 # **Biases** stay as they are. There is one for each channel, and what they are added to is a sum over many products,
 # already in high precision. In integer kernels a bias is an int32 with the scale (scale of the input) x (scale of the
-# weight), so that it can be added to the integer sum directly. What would rounding them to few bits do?
-
-# %%
-biases = {name: b for name, b in network.weights.items() if b.ndim == 1}
-print(f"{sum(b.size for b in biases.values())} biases, {count} weights")
-for num_bits in (8, 4, 3, 2):
-    rounded = {name: fake_quantize(b, Scheme(num_bits)) for name, b in biases.items()}
-    print(f"biases in {num_bits} bits, weights in 32: {network.accuracy(rounded):.1%}")
-
-# %% [markdown]
-# At 8 bits nothing happens; at 3 a fortieth of the numbers costs the network one image in five. There is next to nothing to
-# win here.
+# weight), so that it can be added to the integer sum directly (lab 05).
 
 # %% [markdown]
 # ## In the wild
@@ -696,7 +718,7 @@ except ValueError:
 # %% [markdown]
 # Hidden sizes of transformers make many weights square. Test on a shape whose axes all differ.
 #
-# **A quantizer that changes its input.** SmoothQuant's `quantize_activation_per_token_absmax` works in place, and takes
+# **A quantizer that changes its input.** [SmoothQuant](../docs/glossary.md#smoothquant)'s `quantize_activation_per_token_absmax` works in place, and takes
 # 1e-5 for the largest magnitude of a token where it is smaller than that. In NumPy:
 
 
@@ -723,9 +745,34 @@ print(f"of the quiet token, {lost} of {np.count_nonzero(kept[3])} values became 
 # of this course compare your input before and after.
 
 # %% [markdown]
+# ## In practice
+#
+# In PyTorch you call `fake_quantize_per_channel_affine` with the axis that stays. In torchao the question "which elements
+# share a scale" is the *block size*: `(1, w.shape[1])` is one row, `w.shape` the whole tensor. Where PyTorch is installed
+# (this lab does without), your scales and its rounding give what yours give:
+
+# %% tags=["nbval-ignore-output"]
+try:
+    import torch
+except ImportError:
+    print("PyTorch is not installed: nothing to compare with")
+else:
+    q, scales = per_channel(square, 0, num_bits=4)
+    theirs = torch.fake_quantize_per_channel_affine(
+        torch.tensor(square),
+        torch.tensor(scales),
+        torch.zeros(64, dtype=torch.int32),
+        0,
+        -8,
+        7,
+    )
+    difference = np.abs(theirs.numpy() - back(q, scales, 0)).max()
+    print(f"largest difference to yours: {difference:.6f}")
+
+# %% [markdown]
 # ## Stretch
 #
-# ### Exercise 4: `quantize_per_token` (8 minutes, ●●○)
+# ### Exercise 5: `quantize_per_token` (8 minutes, ●●○)
 #
 # Activations in a transformer have the shape (batch, tokens, features). A scale for each token keeps *two* axes, which
 # `quantize_per_channel` cannot.
@@ -812,7 +859,7 @@ for name in ("stem", "block2.depthwise", "block3.depthwise"):
 # </details>
 # <details><summary>What do per-channel scales cost?</summary>
 #
-# Bytes: one scale for each channel, 32 / n bits per weight with n weights a channel; nothing for a channel of 4096
+# Bytes: one scale for each channel, 32 / n [bits per weight](../docs/glossary.md#bits-per-weight) with n weights a channel; nothing for a channel of 4096
 # weights, much for one of 9. Time: one multiplication for each output, which is done anyway when int32 sums are turned
 # back into floats.
 #

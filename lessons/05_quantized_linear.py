@@ -52,7 +52,7 @@ print(f"multiply and add      {2 * weights / A100.float32 * 1e6:5.1f} µs, in fl
 # A layer, on the published A100, in four forms: **A** float32; **B** 8-bit weights, dequantized to float32 at each
 # call; **C** 8-bit weights and 8-bit activations, multiplied as integers; **D** 4-bit weights, unpacked where they
 # are multiplied. On the left each form stands where its operations for each byte put it, under the machine's
-# **roofline**: along the slope memory is the limit, under a flat roof arithmetic is; they meet at the **ridge**. On
+# **[roofline](../docs/glossary.md#roofline)**: along the slope memory is the limit, under a flat roof arithmetic is; they meet at the **ridge**. On
 # the right is what that makes of the speed.
 #
 # **Predict** first.
@@ -84,10 +84,20 @@ predict(
 explorer
 
 # %% [markdown]
-# **Say why.** A larger batch uses each weight more often, so a byte is worth more operations, and the point moves to the
-# right. On the slope, speed follows the bytes: 8 bits are 4 times as fast as 32, whatever they are multiplied in.
-# Under a roof it matters in what you multiply: C uses the chip's integer unit, D the one for bfloat16, in which its
-# unpacked weights are multiplied. And B reads a code, writes a float and reads that again: 9 bytes a weight in place of 4.
+# **Say why.** Write two sentences down, then unfold the answers.
+#
+# <details><summary>Why does a point move to the right as the batch grows?</summary>
+#
+# A larger batch uses each weight more often, so a byte is worth more operations.
+#
+# </details>
+# <details><summary>What sets the speed on the slope, and what under a roof? And why is B slower than float32?</summary>
+#
+# On the slope, speed follows the bytes: 8 bits are 4 times as fast as 32, whatever they are multiplied in. Under a
+# roof it matters in what you multiply: C uses the chip's integer unit, D the one for bfloat16, in which its unpacked
+# weights are multiplied. And B reads a code, writes a float and reads that again: 9 bytes a weight in place of 4.
+#
+# </details>
 
 # %% [markdown]
 # ## Build it
@@ -127,7 +137,7 @@ print(
 # ### Where the sum is kept
 #
 # A product of two 8-bit codes needs 16 bits, and a sum of many needs more. How many of the largest, $(-128)^2 = 16384$,
-# fit into an accumulator and are still exact?
+# fit into an [accumulator](../docs/glossary.md#accumulator) and are still exact?
 
 # %%
 largest = 128 * 128
@@ -274,7 +284,7 @@ except ValueError as error:
 # %% [markdown]
 # ## A layer that holds codes
 #
-# A PyTorch module keeps tensors in three ways. **Parameters** are trained. **Buffers** are not, but they are saved in
+# A PyTorch module keeps tensors in three ways. **Parameters** are trained. **[Buffers](../docs/glossary.md#buffer)** are not, but they are saved in
 # `state_dict` and move along with `.to(device)`. A plain attribute is invisible to PyTorch. Codes and scales are buffers.
 #
 # By hand, two outputs with three inputs: the rows 0.5, **-1.27**, 0.1 and 0.02, **0.03**, -0.0254.
@@ -630,6 +640,32 @@ print(f"{'a byte from DRAM, at least':<43} {1300 / 8:6.1f} pJ")
 # Multiplying and adding in integers takes a fifteenth of the energy, and a byte from memory as much as 500 times that.
 
 # %% [markdown]
+# ## In practice
+#
+# In torchao one call, `quantize_`, turns all linear layers of a module into layers of this lab. It leaves the layers and swaps
+# their *weights*, for tensors that hold codes and scales. Both of your layers, beside theirs:
+
+# %% tags=["minilm"]
+import logging
+
+logging.disable(logging.WARNING)  # torchao tells of its kernels for other machines
+try:
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig as W8A8
+    from torchao.quantization import Int8WeightOnlyConfig as W8
+    from torchao.quantization import quantize_
+except ImportError:
+    print("Needs torchao, 0.18 or later: pip install torchao")
+else:
+    for name, config in (("weights", W8()), ("weights and inputs", W8A8())):
+        theirs = nn.Sequential(copy.deepcopy(linear))
+        quantize_(theirs, config)
+        weight, db = theirs[0].weight, sqnr_db(linear(x).numpy(), theirs(x).numpy())
+        print(f"{name} in 8 bits: codes {weight.qdata.dtype}, SQNR {db:.0f} dB")
+
+# %% [markdown]
+# The second chooses a scale for each row of `x` as it comes, without a zero point: the layer of the stretch exercise.
+
+# %% [markdown]
 # ## Stretch
 #
 # ### Exercise 3: `int8_linear` (15 minutes, ●●●)
@@ -726,7 +762,7 @@ for name, out in (("symmetric (yours)", symmetric), ("asymmetric", asymmetric)):
 # </details>
 # <details><summary>Dynamic or static quantization of activations?</summary>
 #
-# Dynamic: scales are found for each input as it comes, here one for each row. It needs no calibration data and adapts to
+# Dynamic: scales are found for each input as it comes, here one for each row. It needs no [calibration](../docs/glossary.md#calibration) data and adapts to
 # each row, but costs a pass over the activations. Static: scales are fixed beforehand on calibration data (lab 07). It is
 # faster, and wrong where the data differ.
 #
@@ -734,7 +770,7 @@ for name, out in (("symmetric (yours)", symmetric), ("asymmetric", asymmetric)):
 # <details><summary>When does a quantized linear layer fail?</summary>
 #
 # When one value sets the scale of many: an outlier weight in its row (groups help, lab 04), or a loud channel of the
-# activations, which no scale outside of the sum can single out (lab 08). GPTQ and AWQ choose better codes for hard
+# activations, which no scale outside of the sum can single out (lab 08). [GPTQ](../docs/glossary.md#gptq) and [AWQ](../docs/glossary.md#awq) choose better codes for hard
 # weights.
 #
 # </details>

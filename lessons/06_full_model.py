@@ -32,8 +32,6 @@ from labutils import (
     predict,
     retrieval_at_1,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import QUANTIZED, THEORY
 from labutils.models import Int8Linear, PackedLinear, QuantizedLinear
 
 network = data.digits_model()  # reads handwritten digits; comes with the course
@@ -114,9 +112,20 @@ predict(
 explorer
 
 # %% [markdown]
-# **Say why.** The layers are not equal. Here the first linear layer is the one that matters, and the last one hardly does.
-# "Leave the first and the last layer in float" is a rule of thumb; you will measure it instead. And at 2 bits something odd
-# happens: smaller groups, which can only fit their weights better, make it read worse. A weight's error is not a model's.
+# **Say why.** Write two sentences down, then unfold the answers.
+#
+# <details><summary>Why does it matter so much which layer is left in float?</summary>
+#
+# The layers are not equal. Here the first linear layer is the one that matters, and the last one hardly does. "Leave
+# the first and the last layer in float" is a rule of thumb; you will measure it instead.
+#
+# </details>
+# <details><summary>At 2 bits smaller groups fit their weights better, as they must. How can the network read worse with them?</summary>
+#
+# A weight's error is not a model's. The fit counts each weight alone; the answers depend on how all errors add up on their
+# way through the network.
+#
+# </details>
 
 # %%
 for state, count in zip(states, wrong):
@@ -294,7 +303,7 @@ for name, model in versions.items():
 # ### Ask it
 #
 # Size is one half. The other: is it still the same network? Two questions are often mixed up. **Accuracy** compares answers
-# with labels. **Agreement** compares the answers of two models with each other, and needs no labels. By hand, five images:
+# with labels. **[Agreement](../docs/glossary.md#agreement)** compares the answers of two models with each other, and needs no labels. By hand, five images:
 #
 # | image | label | float says | quantized says | float right | quantized right | agree |
 # |---|---|---|---|---|---|---|
@@ -370,7 +379,7 @@ print(f"float {result['accuracy']:23.1%} {1:11.1%} {on_disk(network) / 1e3:12.1f
 #
 # ### Which layer is it?
 #
-# Quantize one layer at a time, leave the others in float, and see how far the score falls. That is a layer's **sensitivity**.
+# Quantize one layer at a time, leave the others in float, and see how far the score falls. That is a layer's **[sensitivity](../docs/glossary.md#sensitivity)**.
 # By hand, with a score of 0.95 for the float model:
 #
 # | quantized | score | falls by |
@@ -420,7 +429,7 @@ check(layer_sensitivity)
 # </details>
 
 # %% [markdown]
-# What to score with? Accuracy is what counts in the end, but at 4 bits and more it hardly moves. How far the logits move is a
+# What to score with? Accuracy is what counts in the end, but at 4 bits and more it hardly moves. How far the [logits](../docs/glossary.md#logit) move is a
 # finer measure, and needs no labels. Here are both, the second on training images: the test images are for judging.
 
 # %%
@@ -449,7 +458,10 @@ for name in falls[closeness, 3]:
     moved = "".join(f"{falls[closeness, bits][name]:7.2f}" for bits in (2, 3, 4))
     print(f"{name:<16}{lost}     {moved}")
 
-# %%
+# %% Picture: how far each layer alone moves the logits
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import QUANTIZED, THEORY
+
 names = sorted(falls[closeness, 3], key=falls[closeness, 3].get)
 values = [falls[closeness, 3][name] for name in names]
 figure, panel = new_figure(7.5, 2.5)
@@ -602,7 +614,7 @@ if encoder:
         print(f"{name:<30} {base / seconds(model):.2f}")
 
 # %% [markdown]
-# You know the reasons from lab 05. Weight-only 8 bits dequantizes each weight at each call, on top of the float product: slower, or
+# You know the reasons from lab 05. [Weight-only](../docs/glossary.md#weight-only) 8 bits dequantizes each weight at each call, on top of the float product: slower, or
 # the same where batches are large. Integers by integers are faster. A small file is not a fast model.
 #
 # ### 36 layers
@@ -621,6 +633,10 @@ if encoder:
     losses = sensitivity_of(
         encoder.model, cosine_kept, lambda layer: QuantizedLinear(layer, scheme)
     )
+
+# %% Picture: what each of the 36 layers loses tags=["minilm"]
+shown = None
+if encoder:
     kinds = {
         "query": "attention.self.query",
         "key": "attention.self.key",
@@ -649,8 +665,6 @@ if encoder:
         "and feed-forward in lose most, up to 69 and 57 in the last two blocks; "
         "query and key at most 3.",
     )
-else:
-    shown = None
 shown
 
 # %% [markdown]
@@ -659,7 +673,7 @@ shown
 # layer of this model are not the most sensitive ones: look, before you trust a rule of thumb.
 
 # %% [markdown]
-# ## In the wild
+# ## In practice
 #
 # **torchao** is PyTorch's own library. One call swaps the *weights*, in place, and leaves the layers: an `nn.Linear` whose weight
 # is a tensor of another kind.
@@ -689,7 +703,10 @@ elif not torchao:
 
 # %% [markdown]
 # The same to two digits, measured on the sample. (At 4 bits the third digit is theirs: torchao divides by 7.5 where this
-# course divides by 7, see lab 01.)
+# course divides by 7, see lab 01.) `filter_fn` says which layers, by name: yours was `skip`. A model that `transformers` loads is
+# quantized on its way in, by `from_pretrained(name, quantization_config=TorchAoConfig(config))`.
+#
+# ## In the wild
 #
 # **Bytes that are not there.** Count such a model as people do, elements times element size, and nothing has become smaller: the
 # new tensor says that it is float32, since that is what it behaves like. What it holds inside is int8.
@@ -736,7 +753,7 @@ for name, parameter in block.named_parameters():
 # %% [markdown]
 # ## Stretch: mixed precision
 #
-# Sensitive layers get more bits, the others fewer. Which, exactly? Suppose that losses add up. (They do so roughly:
+# Sensitive layers get more bits, the others fewer: [mixed precision](../docs/glossary.md#mixed-precision). Which, exactly? Suppose that losses add up. (They do so roughly:
 # you will see by how much.) Then you look for bits for each layer such that the losses' *sum* is least, and the
 # average over all weights stays within a budget. By hand, with `first` of 100 weights, `second` of 200, `head` of
 # 300, and a budget of 3 bits:
@@ -902,7 +919,7 @@ if encoder:
 # </details>
 # <details><summary>How would you choose bits for each layer?</summary>
 #
-# Measure each layer's loss alone at each width, on calibration data, with a fine score. Then minimise the sum of losses under the
+# Measure each layer's loss alone at each width, on [calibration](../docs/glossary.md#calibration) data, with a fine score. Then minimise the sum of losses under the
 # budget: a knapsack, which an integer linear program solves for hundreds of layers. Then measure the chosen model, because losses do not
 # quite add up.
 #

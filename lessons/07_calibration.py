@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 07 · Calibration: where to clip
 #
-# **Time:** 75 minutes; stretch: 10 more. **You need:** labs 01 and 02, NumPy; for whole networks PyTorch.
+# **Time:** 80 minutes; stretch: 10 more. **You need:** labs 01 and 02, NumPy; for whole networks PyTorch.
 #
 # At the end of this lab you can
 #
@@ -26,14 +26,12 @@ from labutils import (
     sqnr_db,
     theory,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
 
 # %% [markdown]
 # ## Why
 #
 # Weights lie still: you can look at all of them and choose a scale. Activations are different for every input, and often
-# the scale must be fixed before the first one comes. It is chosen on a **calibration set**, some inputs that stand for all
+# the scale must be fixed before the first one comes. It is chosen on a **[calibration](../docs/glossary.md#calibration) set**, some inputs that stand for all
 # others. Here are the activations after one layer of the digits network, for 64 images. They are quantized to 4 bits
 # twice, once with the grid up to the largest of them, once with a grid that ends at half of it:
 
@@ -62,7 +60,7 @@ for part in (1, 0.5):
 #
 # On the left is the histogram, on a logarithmic axis; what lies in the orange area is clipped. On the right is the
 # noise against the clip: from rounding, from clipping, and both. The marks are where four methods would clip: at the
-# largest value (min-max), where 99.9% of the values lie below, where the squared error is least (MSE), and by KL
+# largest value ([min-max](../docs/glossary.md#min-max)), where 99.9% of the values lie below, where the squared error is least (MSE), and by KL
 # divergence. You will write the last three. The circle is what is measured at your slider.
 #
 # **Predict** first.
@@ -93,10 +91,16 @@ predict(
 explorer
 
 # %% [markdown]
-# **Say why.** A bit more makes the steps half as wide, and rounding noise four times smaller, at every clip. What clipping
-# costs does not depend on the bits. So the minimum moves to the right: with more bits, clip less. The marks of min-max and
-# of the percentile do not move, since neither knows the bit width. At 4 bits the percentile is far better than min-max; at 8
-# it is far worse.
+# **Say why.** Write a sentence down, then unfold the answer.
+#
+# <details><summary>Why does the best clip move with the bits, and why do two of the marks stay where they are?</summary>
+#
+# A bit more makes the steps half as wide, and rounding noise four times smaller, at every clip. What clipping costs
+# does not depend on the bits. So the minimum moves to the right: with more bits, clip less. The marks of min-max and
+# of the percentile do not move, since neither knows the bit width. At 4 bits the percentile is far better than
+# min-max; at 8 it is far worse.
+#
+# </details>
 
 # %% [markdown]
 # ## The minimum, computed
@@ -141,7 +145,10 @@ for num_bits in (2, 3, 4, 8):
     lost = [sum(theory.laplace_noise(num_bits, clip)) for clip in (ours, aciq)]
     print(f"{num_bits} bits: {10 * np.log10(lost[1] / lost[0]):.2f} dB lost by ACIQ's clip")
 
-# %%
+# %% Picture: noise against the clip, and the best clip against bits
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
+
 figure, panels = new_figure(columns=2, height=2.9)
 clip = np.linspace(1, 16, 120)
 for num_bits, colour in ((3, QUANTIZED), (4, ORIGINAL), (6, GOOD)):
@@ -229,7 +236,7 @@ check(percentile_range)
 #
 # </details>
 #
-# A percentile knows nothing of bits or of errors. The next method does what the explorer does: it tries.
+# A [percentile](../docs/glossary.md#percentile) knows nothing of bits or of errors. The next method does what the explorer does: it tries.
 #
 # ### Exercise 2: `mse_range` (15 minutes, ●●●)
 #
@@ -315,7 +322,7 @@ for num_bits in (2, 3, 4):
 # TensorRT made this one popular (Migacz, 2017), and has since dropped it with all its calibrators, in favour of ranges written
 # into the model. It does not ask how far values move, but how much the *histogram* changes:
 # the range is best when the quantized values are distributed most like the original ones. "Most like" is the least
-# **Kullback-Leibler divergence**, $\text{KL}(P \parallel Q) = \sum_j P_j \ln (P_j / Q_j)$, with $P$ the histogram before and
+# **[Kullback-Leibler divergence](../docs/glossary.md#kl-divergence)**, $\text{KL}(P \parallel Q) = \sum_j P_j \ln (P_j / Q_j)$, with $P$ the histogram before and
 # $Q$ after.
 #
 # The histogram of $|x|$ has `num_bins` bins from 0 to max|x|. Exact zeros are left out: 0 is on every grid. For each cut
@@ -531,7 +538,7 @@ def dynamic(scheme):
 
 
 # %% [markdown]
-# **Static** quantization uses the ranges of a calibration set for ever. **Dynamic** quantization finds the range of what
+# **[Static](../docs/glossary.md#static-range)** quantization uses the ranges of a calibration set for ever. **[Dynamic](../docs/glossary.md#dynamic-range)** quantization finds the range of what
 # comes when it comes, here for each image. Seven layers, 256 training images to calibrate on, accuracy on the 540 test
 # images, unsigned codes. ("Average" is a range whose ends follow the batches slowly: the stretch exercise.)
 
@@ -570,7 +577,7 @@ print("bits  " + "".join(f"{name:>9}" for name in names))
 for bits in BITS:
     print(f"{bits:>4}  " + "".join(f"{accuracy[name, bits]:9.0%}" for name in names))
 
-# %%
+# %% Picture: accuracy by method at 8, 3 and 2 bits
 figure, panel = new_figure(height=3.0)
 places = np.arange(len(names))
 for bits, colour, size in ((8, THEORY, 10), (3, ORIGINAL, 9), (2, QUANTIZED, 9)):
@@ -777,6 +784,30 @@ for name, granularity in (("each batch", PerTensor()), ("each image", PerAxis(0)
 # **What libraries do by default.** torch's `HistogramObserver` searches a range of least squared error on 2048 bins;
 # `MovingAverageMinMaxObserver` has a momentum of 0.99; TensorRT's calibrator for 8 bits was KL, deprecated since 10.1 and gone from the Python interface of 11; ONNX Runtime starts with
 # min-max and offers percentiles and KL too; for language models most tools use dynamic ranges for each token.
+#
+# ## In practice
+#
+# The range is searched for you by torch's `HistogramObserver`: batches in, scale and zero point out, by least squared error on a
+# histogram. (It lives in `torch.ao.quantization`, which is deprecated; torchao's static layers take any scale, yours too:
+# `Int8StaticActivationInt8WeightConfig(act_quant_scale=...)`.) At 8 and at 4 bits:
+
+# %%
+from torch.ao.quantization import HistogramObserver
+
+for num_bits in (8, 4):
+    last = 2**num_bits - 1
+    observer = HistogramObserver(dtype=torch.quint8, quant_min=0, quant_max=last)
+    for batch in torch.from_numpy(x).split(4):
+        observer(batch)
+    end = last * float(observer.calculate_qparams()[0])
+    own = mse(x, num_bits, symmetric=False)[1]
+    levels = [sqnr_db(x, in_range(x, 0, e, num_bits, False)) for e in (end, own)]
+    print(f"{num_bits} bits: torch ends at {end:.1f}, {levels[0]:.1f} dB;", end=" ")
+    print(f"yours at {own:.1f}, {levels[1]:.1f} dB")
+
+# %% [markdown]
+# At 4 bits yours is 2 dB better. The observer's search counts 256 levels, whatever `quant_max` says, since it looks at the dtype:
+# so its range is the same at both widths. Try what you rely on, at the bits that you use.
 #
 # ## Stretch
 #

@@ -31,8 +31,6 @@ from labutils import (
     retrieval_at_1,
     sqnr_db,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
 from labutils.models import Int8Linear, linear_layers, quantize_model
 
 # %% [markdown]
@@ -106,6 +104,10 @@ ids = encoder.tokenizer([SENTENCE], truncation=True, max_length=256)["input_ids"
 readable = getattr(encoder.tokenizer, "convert_ids_to_tokens", lambda ids: map(str, ids))
 tokens = list(readable(ids))
 
+# %% Picture: activations, tokens against channels
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
+
 figure, (grid, bars) = new_figure(8.5, 3.6, columns=2, width_ratios=[2.2, 1])
 image = grid.imshow(rows, aspect="auto", cmap="cividis", vmax=8, interpolation="nearest")
 grid.set_yticks(range(len(tokens)), tokens, fontsize=7)
@@ -152,8 +154,14 @@ weights = {name: layer.weight.detach() for name, layer in linear_layers(model).i
 explore_smoothing(seen.inputs[FIRST], weights[FIRST])
 
 # %% [markdown]
-# **Say why.** At alpha = 0 the weights are all of one size and the activations suffer. At 1 it is the other way round. The
-# best place is neither, and at 8 bits it is worth 13 dB over doing nothing: more than two bits, for free.
+# **Say why.** Write a sentence down, then unfold the answer.
+#
+# <details><summary>Why is the best alpha neither 0 nor 1?</summary>
+#
+# At alpha = 0 the weights are all of one size and the activations suffer. At 1 it is the other way round. The best
+# place lies between, and at 8 bits it is worth 13 dB over doing nothing: more than two bits, for free.
+#
+# </details>
 
 # %% [markdown]
 # ## Build it
@@ -165,7 +173,7 @@ explore_smoothing(seen.inputs[FIRST], weights[FIRST])
 # $$y_i = \sum_j x_j\, W_{ij} = \sum_j \frac{x_j}{s_j}\, (s_j W_{ij})$$
 #
 # In lab 03 you saw that a *scale of quantization* for each input channel cannot leave the sum. This factor does not have to:
-# it goes into the weight before anything is quantized. SmoothQuant chooses it from the largest magnitudes of the two, with a
+# it goes into the weight before anything is quantized. [SmoothQuant](../docs/glossary.md#smoothquant) chooses it from the largest magnitudes of the two, with a
 # **migration strength** $\alpha$:
 #
 # $$s_j = \frac{\max|X_j|^{\alpha}}{\max|W_j|^{1-\alpha}}$$
@@ -451,7 +459,7 @@ print(
     f"alpha = 0.5        cosine {sweep[0.5]:.2f}: {times:.0f} times the loss without smoothing"
 )
 
-# %% tags=["minilm"]
+# %% Picture: the loss of cosine against alpha tags=["minilm"]
 figure, panel = new_figure(8.5, 3.3)
 alphas = [alpha for alpha in sweep if alpha is not None]
 panel.plot(alphas, [1 - sweep[alpha] for alpha in alphas], "o-", color=QUANTIZED)
@@ -540,7 +548,7 @@ cosines = {"float": 1.0, "one scale": sweep[None], "smoothed, 0.5": sweep[0.5]}
 cosines |= {"smoothed, 0.8": sweep[0.8], "split at 6": closeness(models["split at 6"])}
 cosines["a scale for each token"] = closeness(per_token)
 
-# %% tags=["minilm"]
+# %% Picture: questions answered and cosine, six models tags=["minilm"]
 figure, (left, panel) = new_figure(8.5, 3.0, columns=2, sharey=True)
 colours = [THEORY, WARN, WARN, GOOD, GOOD, ORIGINAL]
 for axes, values, form in ((left, right, "{:.0f}"), (panel, cosines, "{:.3f}")):
@@ -721,7 +729,7 @@ print("planted, times            " + "".join(f"{factor:>7}" for factor in FACTOR
 for name, values in cliff.items():
     print(f"{name:<26}" + "".join(f"{value:7.2f}" for value in values))
 
-# %% tags=["minilm"]
+# %% Picture: cosine against a planted outlier tags=["minilm"]
 figure, panel = new_figure(8.5, 3.0)
 for (name, values), colour, width in zip(
     cliff.items(), (WARN, ORIGINAL, GOOD, THEORY), (1.5, 1.5, 6, 1.5)
@@ -759,8 +767,8 @@ for alpha in (0.0, 0.5, 0.8):
 # ### Rotating instead
 #
 # Smoothing multiplies channels by numbers that undo each other. Any invertible matrix $R$ would do: $xW^T = (xR)(WR^{-T})^T$.
-# A **rotation** has $R^{-1} = R^T$: activations and weights are multiplied by the same matrix, $(xR)(WR)^T$, and every row
-# keeps its length. A **Hadamard matrix** is a rotation that holds nothing but $+1/\sqrt{n}$ and $-1/\sqrt{n}$. Each new channel
+# A **[rotation](../docs/glossary.md#rotation)** has $R^{-1} = R^T$: activations and weights are multiplied by the same matrix, $(xR)(WR)^T$, and every row
+# keeps its length. A **[Hadamard matrix](../docs/glossary.md#hadamard-matrix)** is a rotation that holds nothing but $+1/\sqrt{n}$ and $-1/\sqrt{n}$. Each new channel
 # is a sum over all old ones with signs, so a loud channel is spread evenly:
 
 # %%
@@ -858,6 +866,36 @@ for name in (FIRST, SECOND):
 # do must still look somewhere, and learns to look at a token that means nothing; the feed-forward part before it
 # makes that token stand out (Bondarenko et al., 2023, "Quantizable transformers", arXiv:2306.12929, who study BERT
 # among others).
+
+# %% [markdown]
+# ## In practice
+#
+# torchao has SmoothQuant in three steps: `prepare` puts observers in, some batches go through, `convert` computes the scales and
+# quantizes. It is still among its prototypes. On the second layer of the feed-forward part, beside your scales:
+
+# %% tags=["minilm"]
+try:
+    from torchao.prototype.smoothquant import SmoothQuantConfig
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+except ImportError:
+    print("Needs torchao, 0.18 or later: pip install torchao")
+else:
+    layer, x = model.get_submodule(SECOND), seen.inputs[SECOND]
+    base = Int8DynamicActivationInt8WeightConfig()
+    for alpha in (None, 0.5, 0.8):
+        theirs = nn.Sequential(copy.deepcopy(layer))
+        quantize_(theirs, SmoothQuantConfig(base, "prepare", alpha))
+        theirs(x)  # calibration
+        quantize_(theirs, SmoothQuantConfig(base, "convert", alpha))
+        told = "not smoothed" if alpha is None else f"alpha = {alpha}"
+        print(f"{told:<13} {sqnr_db(layer(x), theirs(x)):.0f} dB")
+        if alpha is not None:
+            ours = scales_of(x.abs().amax(dim=0), layer.weight, alpha)
+            same = torch.allclose(1 / theirs[0].weight.act_pre_scale, ours, rtol=1e-4)
+            print("              the same scales as yours:", same)
+
+# %% [markdown]
+# Your scales, and your finding: with a scale for each token nothing is gained, and 0.5 does harm in this layer.
 
 # %% [markdown]
 # ## Stretch

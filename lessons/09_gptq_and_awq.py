@@ -31,9 +31,8 @@ from labutils import (
     predict,
     quantize,
     retrieval_at_1,
+    sqnr_db,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import ORIGINAL, QUANTIZED, THEORY
 from labutils.models import awq, gptq, layer_hessians, linear_layers
 from labutils.models.evaluation import perplexity
 
@@ -114,7 +113,7 @@ print(f"rounded with care    cosine to float {cosines[3, 'GPTQ, loudest first']:
 # ## Play first
 #
 # Look at it in a layer that is small enough to see: 24 rows of the digits network's last layer, 64 columns, groups of 16.
-# GPTQ goes through the columns from left to right. It rounds one column, looks at the error, and moves all columns to come
+# [GPTQ](../docs/glossary.md#gptq) goes through the columns from left to right. It rounds one column, looks at the error, and moves all columns to come
 # a little, so that the outputs feel less of it.
 
 # %%
@@ -151,10 +150,19 @@ predict(
 small
 
 # %% [markdown]
-# **Say why.** With the same scale, no weight can have a smaller error than its nearest code gives it. So GPTQ's weights
-# are *further* from the original ones, and still the outputs are nearer. Errors of weights are not what counts: errors of
-# outputs are, and in a sum over many inputs errors can cancel. Much damping takes the movement away, and what is left is
-# rounding to nearest.
+# **Say why.** Write two sentences down, then unfold the answers.
+#
+# <details><summary>The weights are further from the original ones than by rounding to nearest. Why are the outputs nearer?</summary>
+#
+# With the same scale, no weight can have a smaller error than its nearest code gives it. But errors of weights are not
+# what counts: errors of outputs are, and in a sum over many inputs errors can cancel.
+#
+# </details>
+# <details><summary>What does much damping take away?</summary>
+#
+# The movement. What is left is rounding to nearest.
+#
+# </details>
 
 # %% [markdown]
 # ## Build it
@@ -166,7 +174,7 @@ small
 #
 # $$L = \sum_n (x_n \cdot e)^2 = e\, X^T X\, e^T = \tfrac12\, e\, H\, e^T \qquad\text{with}\qquad H = 2 X^T X$$
 #
-# A **quadratic form**. $H$ is the second derivative of the loss, its **Hessian**, and that is where the 2 comes from. All
+# A **quadratic form**. $H$ is the second derivative of the loss, its **[Hessian](../docs/glossary.md#hessian)**, and that is where the 2 comes from. All
 # rows of the weight have the same $H$, and they do not meet in the loss: each can be rounded alone.
 #
 # By hand, three inputs of two channels, (1, 2), (0, 1) and (3, 0), and the error $e = (0.1, -0.2)$:
@@ -297,9 +305,9 @@ for j in range(4):
 # with a real $H$:
 #
 # - **Few inputs.** Fewer rows than channels, and $H$ has no inverse at all. Before it gets there, it has one with huge
-#   entries: it believes in errors that cancel exactly, on 100 sentences. **Damping** adds a small number to the diagonal,
+#   entries: it believes in errors that cancel exactly, on 100 sentences. **[Damping](../docs/glossary.md#damping)** adds a small number to the diagonal,
 #   a fraction of the diagonal's mean.
-# - **Dead channels.** A channel that was always 0 has $H_{jj} = 0$. With damping it is harmless; without any, its entry
+# - **[Dead channels](../docs/glossary.md#dead-channel).** A channel that was always 0 has $H_{jj} = 0$. With damping it is harmless; without any, its entry
 #   is set to 1. Nothing goes together with it, so it is rounded to nearest.
 # - **Groups.** The scale of a group is taken when its first column is reached. By then the errors of all columns before
 #   have moved its weights. A scale of the weights as they *were* does not fit them.
@@ -399,6 +407,11 @@ def losses(changed, weight=W, hessian=H):
 
 
 plain, careful = fake_quantize(W, THREE), restored(*choose(W, H, 3, 32), 32)
+
+# %% Picture: what each output loses, by GPTQ and by rounding to nearest tags=["minilm"]
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import ORIGINAL, QUANTIZED, THEORY
+
 figure, panel = new_figure(5.2, 4.0)
 panel.plot(losses(plain), losses(careful), "o", ms=2.5, alpha=0.5, color=QUANTIZED, mew=0)
 ends = [5e-4, 1]
@@ -452,7 +465,7 @@ explore_gptq(W, H, quantize=gptq_quantize)
 # %% [markdown]
 # ### The other way: protect the few
 #
-# **AWQ**, activation-aware weight quantization (Lin et al., 2023), does not pass errors on. It looks for the few channels
+# **[AWQ](../docs/glossary.md#awq)**, activation-aware weight quantization (Lin et al., 2023), does not pass errors on. It looks for the few channels
 # that carry the activations, and makes *their* rounding errors smaller. You know the trick from lab 08: a column of the
 # weight times $s_j$, its channel of the inputs divided by $s_j$, and the product is what it was. The column's error is
 # divided by $s_j$ on the way, as long as the scale of its group does not grow:
@@ -550,6 +563,7 @@ for alpha in alphas:
     of_outputs.append(float(((error @ H4) * error).sum()))
     of_weights.append(float((error**2).sum()))
 
+# %% Picture: errors of weights and of outputs against alpha tags=["minilm"]
 figure, panel = new_figure(7.0, 3.0)
 for values, colour, name in (
     (of_weights, THEORY, "of the weights"),
@@ -622,7 +636,7 @@ for bits in (4, 3):
     ranked = [cosines[bits, name] for name in METHODS]
     print(f"{bits} bits: each better than the one above it: {ranked == sorted(ranked)}")
 
-# %% tags=["minilm"]
+# %% Picture: the loss of cosine by method, at 4 and 3 bits tags=["minilm"]
 figure, panel = new_figure(7.0, 2.6)
 for bits, colour in ((4, ORIGINAL), (3, QUANTIZED)):
     loss = [1 - cosines[bits, name] for name in METHODS]
@@ -661,6 +675,8 @@ found = {}
 for name, changed in ways.items():
     other = encoder.with_model(changed)
     found[name] = round(193 * retrieval_at_1(other.encode(asked), other.encode(replies)))
+
+# %% Picture: how many questions find their answer tags=["minilm"]
 figure, panel = new_figure(6.0, 1.9)
 for place, count in enumerate(found.values()):
     panel.plot(count, place, "o", ms=9, color=QUANTIZED if place else THEORY)
@@ -706,7 +722,7 @@ print("all of them below 0.5:", max(two.values()) < 0.5)
 # ### A language model
 #
 # What people quantize to 4 and 3 bits are language models. Here is a small one, SmolLM2-135M: 30 blocks, 135 million
-# weights. Its measure is **perplexity**: the number of equally likely next words that it would be as surprised by. Lab 12
+# weights. Its measure is **[perplexity](../docs/glossary.md#perplexity)**: the number of equally likely next words that it would be as surprised by. Lab 12
 # is about it; here you need to know that smaller is better, and that all of it together would take minutes. So only three
 # of the 30 blocks are quantized: those around the one in which something odd happens.
 
@@ -778,7 +794,7 @@ for name, method in METHODS.items():
 print("nearest to float:", min(METHODS, key=perplexities.get))
 print("all within 10% of float:", max(perplexities.values()) < 1.1 * perplexities["float"])
 
-# %% tags=["language_model"]
+# %% Picture: perplexity by method tags=["language_model"]
 figure, panel = new_figure(7.0, 2.4)
 for place, (name, value) in enumerate(perplexities.items()):
     colour = THEORY if name == "float" else QUANTIZED
@@ -819,7 +835,7 @@ share = float(first_token[ODD][loud, loud] / all_tokens[ODD][loud, loud])
 print(f"of H[{loud}, {loud}] the first tokens are {share:.1%}: 8 tokens of 2,048")
 
 # %% [markdown]
-# **Massive activations** (Sun et al., 2024, arXiv:2402.17762). The first token of any text, whatever it is, has values in
+# **[Massive activations](../docs/glossary.md#massive-activation)** (Sun et al., 2024, arXiv:2402.17762). The first token of any text, whatever it is, has values in
 # a few channels that are hundreds of times larger than all others: the model uses it as a place to look at when there is
 # nothing to look at. Such a token seems to be an accident that spoils the statistics. What if it is left out of the
 # calibration? It is one of 256.
@@ -933,6 +949,31 @@ for name, used in (
 # | AWQ's sizes | the mean of $\lvert x_j\rvert$; its grid of 20 ends at 0.95; the loss is that of a whole block, such as the attention, where several layers share one norm |
 # | sequential | the published code takes the inputs of a block from blocks that are quantized already, with `--true-sequential` also inside a block; here all are from the float model |
 #
+# ## In practice
+#
+# Both methods are recipes of tools that also write the files: llm-compressor (for vLLM) and GPTQModel for GPTQ, llm-compressor and
+# torchao for AWQ. torchao's has the three steps of its SmoothQuant: prepare, calibrate, convert. At 4 bits its kernels want a
+# GPU; at 8 bits it runs anywhere, and there is next to nothing to win:
+
+# %%
+try:
+    from torchao.prototype.awq import AWQConfig
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+except ImportError:
+    print("Needs torchao, 0.18 or later: pip install torchao")
+else:
+    layer = torch.nn.Linear(64, 128, bias=False)
+    layer.weight = torch.nn.Parameter(digits_w, requires_grad=False)
+    plain, scaled = (torch.nn.Sequential(copy.deepcopy(layer)) for _ in range(2))
+    quantize_(plain, Int8WeightOnlyConfig())
+    quantize_(scaled, AWQConfig(Int8WeightOnlyConfig(), step="prepare"))
+    scaled(digits_x)  # calibration
+    quantize_(scaled, AWQConfig(Int8WeightOnlyConfig(), step="convert"))
+    for name, theirs in (("to nearest", plain), ("AWQ", scaled)):
+        db = sqnr_db(layer(digits_x), theirs(digits_x))
+        print(f"{name:<10} {db:.0f} dB at the output")
+
+# %% [markdown]
 # ## Stretch
 #
 # ### Exercise 4: `gptq_in_order` (15 minutes, ●●○)

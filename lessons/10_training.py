@@ -29,8 +29,6 @@ from labutils import (
     predict,
     training,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY
 
 # %% [markdown]
 # ## Why
@@ -67,8 +65,8 @@ for num_bits in (8, 4, 3, 2):
 # worse, here at every width below 8. No choice of scales will help much. A 2-bit weight is one of four values, and the
 # network was never told.
 #
-# So tell it. **Quantization-aware training** (QAT) lets the network see its rounded weights while it learns. What you
-# did so far, rounding after training, is called **PTQ**, post-training quantization.
+# So tell it. **Quantization-aware training** ([QAT](../docs/glossary.md#qat)) lets the network see its rounded weights while it learns. What you
+# did so far, rounding after training, is called **[PTQ](../docs/glossary.md#ptq)**, post-training quantization.
 
 # %% [markdown]
 # ## Play first
@@ -104,10 +102,22 @@ assert three[-1] > three[0] + 0.02  # 3 bits: a few percent
 assert abs(eight[-1] - eight[0]) < 0.02  # 8 bits: nothing to win
 
 # %% [markdown]
-# **Say why.** At 8 bits there is nothing to recover, and the first epoch may even hurt: the learning rate shakes a
-# network that was finished. At 2 bits most of the loss is gone after one epoch. And yet only about one weight in ten
-# has another code after four epochs. Most stay in their cell; those near a border cross it, where that helps. The
-# weights that do not move at all, on the thin diagonal beyond the last codes, get no gradient. You will see why.
+# **Say why.** Write two sentences down, then unfold the answers.
+#
+# <details><summary>Why does training help at 2 bits, and not at 8?</summary>
+#
+# At 8 bits there is nothing to recover, and the first epoch may even hurt: the learning rate shakes a network that was
+# finished. At 2 bits most of the loss is gone after one epoch.
+#
+# </details>
+# <details><summary>Which weights changed their code, and why only those?</summary>
+#
+# About one in ten, after four epochs. Most stay in their cell; those near a border cross it, where that helps.
+#
+# </details>
+
+# %% [markdown]
+# The weights that do not move at all, on the thin diagonal beyond the last codes, get no gradient. You will see why.
 
 # %% [markdown]
 # ## Build it
@@ -123,7 +133,7 @@ w = torch.tensor([-0.26, 0.04, 0.11, 0.9], requires_grad=True)
 print("gradient through round:", w.grad)
 
 # %% [markdown]
-# The **straight-through estimator** (STE) puts a 1 there: forward rounds, backward acts as if it had not. You may read in
+# The **[straight-through estimator](../docs/glossary.md#straight-through-estimator)** (STE) puts a 1 there: forward rounds, backward acts as if it had not. You may read in
 # lecture notes that this is exact on average: "the expectation of the derivative of round is 1, because the rounding
 # error has mean zero". It is not. The derivative is 0 at almost every point, so its expectation is 0, whatever the error
 # does. What has slope 1 is something else, the *average of the rounded values* as all of them move together:
@@ -217,6 +227,11 @@ ste = or_reference(fake_quantize_ste)
 x = torch.linspace(-3.6, 2.6, 1241, requires_grad=True)
 y = ste(x, torch.tensor(1.0), 2)
 (slope,) = torch.autograd.grad(y.sum(), x)
+
+# %% Picture: the staircase forward, the window backward
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY
+
 figure, (left, right) = new_figure(columns=2, height=2.8)
 left.plot(x.detach(), x.detach(), color=THEORY, lw=1, ls="--")
 left.plot(x.detach(), y.detach(), color=QUANTIZED, lw=2)
@@ -311,6 +326,8 @@ for _ in range(60):
     path.append(shadow.item())
     stuck.append(rounded.item())
 codes = [ste(torch.tensor(value), scale, 4).item() for value in path]
+
+# %% Picture: one weight over 60 steps
 figure, panel = new_figure(8.5, 3.0)
 panel.axhline(0.62, color=GOOD, lw=1, ls="--", label="the best value")
 panel.plot(stuck, color=THEORY, lw=1.2, label="rounded after each step")
@@ -335,7 +352,7 @@ print(
 )
 
 # %% [markdown]
-# Two things to see. The rounded weight is stuck for good. And the shadow weight never arrives: 0.5 is too low and 1.0 too
+# Two things to see. The rounded weight is stuck for good. And the [shadow weight](../docs/glossary.md#shadow-weight) never arrives: 0.5 is too low and 1.0 too
 # high, so it **oscillates** around the border between them. It spends three quarters of its time at the nearer value. A
 # learning rate that falls to zero, as below, ends this by chance on one side
 # ([Nagel et al., 2022](https://arxiv.org/abs/2203.11086) freeze such weights).
@@ -387,7 +404,7 @@ for seed, curve in runs.items():
     print(f"seed {seed}: {curve[0]:.1%} -> {curve[-1]:.1%}")
 print(f"float training, then rounded: {control:.1%}")
 
-# %%
+# %% Picture: accuracy at 2 bits over four epochs
 figure, panel = new_figure(8.5, 3.0)
 panel.axhline(100 * network.accuracy(), color=THEORY, lw=1.2, ls="--", label="float32")
 for seed, curve in runs.items():
@@ -581,7 +598,7 @@ print(f"codes that differ: {apart.sum().item()} of {len(x)}, each by one")
 # training and export must do the same.
 #
 # **Where does the gradient end?** Torch's own fake quantization, on which `torch.ao.quantization` stands, passes the
-# gradient wherever the *rounded* value is a code: half a step further than this course, and than LSQ (in the stretch
+# gradient wherever the *rounded* value is a code: half a step further than this course, and than [LSQ](../docs/glossary.md#lsq) (in the stretch
 # below). Where two implementations are compared gradient by gradient, one has to know.
 
 # %%
@@ -591,6 +608,34 @@ ours = training.fake_quantize_ste(x, torch.tensor(1.0), 2)
 for name, y in (("torch", theirs), ("here", ours)):
     (slope,) = torch.autograd.grad(y.sum(), x)
     print(f"{name:<6}{[f'{v:+.0f}' for v in y.tolist()]}  gradient {slope.int().tolist()}")
+
+# %% [markdown]
+# ## In practice
+#
+# torchao trains on the grid in two calls: `prepare` puts fake quantization into each linear layer, then you train with any loop, and
+# `convert` makes codes. Its scales are not kept but computed anew at each step, from max|w|, so that `convert` finds the same
+# again:
+
+# %%
+import logging
+
+logging.disable(logging.WARNING)  # torchao tells of its kernels for other machines
+try:
+    from torchao.quantization import IntxWeightOnlyConfig, granularity, quantize_
+    from torchao.quantization.qat import QATConfig
+except ImportError:
+    print("Needs torchao, 0.18 or later: pip install torchao")
+else:
+    config = IntxWeightOnlyConfig(torch.int2, granularity.PerAxis(0))
+    theirs = data.digits_model()
+    quantize_(theirs, QATConfig(config, step="prepare"))
+    simulated = theirs(unseen).argmax(dim=1)  # before this line you would train
+    quantize_(theirs, QATConfig(config, step="convert"))
+    same = (theirs(unseen).argmax(dim=1) == simulated).sum().item()
+    print(f"the same answer, before convert and after, to {same} of {len(unseen)} digits")
+
+# %% [markdown]
+# Linear layers only, with float activations here: their codes are 2 bits wide, and the convolutions stay as they are.
 
 # %% [markdown]
 # ## Stretch

@@ -41,8 +41,6 @@ from labutils import (
 )
 from labutils.arrays.block_formats import FORMATS, bits_per_weight
 from labutils.arrays.grids import FLOAT16
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY, WARN
 
 # %% [markdown]
 # The matrix is the one of lab 04, from the sentence encoder MiniLM. Where MiniLM cannot be had, a matrix of the digits
@@ -108,22 +106,31 @@ explorer = explore_grids(weights)
 explorer
 
 # %% [markdown]
-# **Say why.** FP4 and NF4 have their numbers where the values are. MXFP4 has the same numbers as NVFP4, and smaller
-# blocks hardly help it: something else holds it back. And at 8 bits the crowd of numbers near zero is no help at all:
-# INT8 is 5 to 14 dB ahead. You will find out both.
+# **Say why.** Write a sentence down, then unfold the answer.
+#
+# <details><summary>FP4 and NF4 have as many numbers as INT4. Why are they ahead of it at 4 bits?</summary>
+#
+# They have their numbers where the values are, most of them near zero.
+#
+# </details>
+
+# %% [markdown]
+# Two riddles are left. MXFP4 has the same numbers as NVFP4, and smaller blocks hardly help it: something else holds it
+# back. And at 8 bits the crowd of numbers near zero is no help at all: INT8 is 5 to 14 dB ahead. You will find out
+# both.
 
 # %% [markdown]
 # ## Build it
 #
 # ### A float of a few bits
 #
-# A float is sign, exponent and mantissa. **E2M1** has one bit for the sign, two for the exponent and one for the
+# A float is sign, exponent and [mantissa](../docs/glossary.md#mantissa). **[E2M1](../docs/glossary.md#e2m1)** has one bit for the sign, two for the exponent and one for the
 # mantissa. With the exponent field $e$, the mantissa field $m$ and $\text{bias} = 2^{E-1} - 1$, which is 1 here:
 #
 # $$\text{value} = \begin{cases} (1 + m / 2^M) \cdot 2^{e - \text{bias}} & e > 0 \\ (m / 2^M) \cdot 2^{1 - \text{bias}} & e = 0
 # \end{cases}$$
 #
-# The second line is for **subnormal** numbers: no leading 1, and the exponent of $e = 1$. They fill the gap between 0
+# The second line is for **[subnormal](../docs/glossary.md#subnormal)** numbers: no leading 1, and the exponent of $e = 1$. They fill the gap between 0
 # and the first normal number. By hand, all eight codes of E2M1 without the sign:
 #
 # | code | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 |
@@ -132,8 +139,8 @@ explorer
 # | value | 0 | 0.5 · 1 | 1 · 1 | 1.5 · 1 | 1 · 2 | 1.5 · 2 | 1 · 4 | 1.5 · 4 |
 # | | 0 | 0.5 | 1 | 1.5 | 2 | 3 | 4 | 6 |
 #
-# Some formats give up their last codes. **E4M3** gives up one: where all bits are 1 it is NaN, so the largest number
-# is 448, one code before. **E5M2** follows IEEE 754: the largest exponent holds infinity and NaN, and no numbers.
+# Some formats give up their last codes. **[E4M3](../docs/glossary.md#e4m3)** gives up one: where all bits are 1 it is NaN, so the largest number
+# is 448, one code before. **[E5M2](../docs/glossary.md#e5m2)** follows IEEE 754: the largest exponent holds infinity and NaN, and no numbers.
 #
 # ### Exercise 1: `float_grid` (12 minutes, ●●○)
 #
@@ -195,6 +202,11 @@ shown = {
     "FP6: E3M2": grid_of(3, 2) / 28,
     "FP8: E4M3": grid_of(4, 3, "nan") / 448,
 }
+
+# %% Picture: the numbers of five grids
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, INK, ORIGINAL, QUANTIZED, THEORY, WARN
+
 figure, panel = new_figure(8.5, 2.9)
 for row, levels in enumerate(shown.values()):
     color = THEORY if row == 0 else QUANTIZED
@@ -296,16 +308,20 @@ check(round_to_grid)
 # %%
 rounded = or_reference(round_to_grid)
 
-sizes = np.geomspace(1e-4, 1, 4000)
-figure, panel = new_figure(8.5, 3.2)
-for name, levels, color in (
-    ("INT8", np.arange(128.0), THEORY),
-    ("E4M3", grid_of(4, 3, "nan"), QUANTIZED),
-    ("E5M2", grid_of(5, 2, "ieee"), WARN),
+sizes = np.geomspace(1e-4, 1, 4000)  # as parts of the end of the grid
+relative = {}
+for name, levels in (
+    ("INT8", np.arange(128.0)),
+    ("E4M3", grid_of(4, 3, "nan")),
+    ("E5M2", grid_of(5, 2, "ieee")),
 ):
     end = levels[-1]
     error = np.abs(rounded(sizes * end, levels) / end - sizes) / sizes
-    largest = error.reshape(40, 100).max(axis=1)  # in each of a hundred ranges
+    relative[name] = error.reshape(40, 100).max(axis=1)  # the largest, in 40 ranges
+
+# %% Picture: the largest relative error against the size of a value
+figure, panel = new_figure(8.5, 3.2)
+for (name, largest), color in zip(relative.items(), (THEORY, QUANTIZED, WARN)):
     panel.loglog(sizes[50::100], largest, color=color)
     panel.annotate(
         name,
@@ -359,6 +375,8 @@ for outlier in outliers:
     ):
         back = fake_quantize(x, scheme)
         curves[name].append(sqnr_db(x[:-1], back[:-1]))  # of all but the outlier
+
+# %% Picture: SQNR against one outlier
 figure, panel = new_figure(8.5, 3.2)
 for (name, curve), color in zip(curves.items(), (THEORY, QUANTIZED, WARN)):
     panel.semilogx(outliers, curve, "o-", base=2, ms=4, color=color)
@@ -431,7 +449,7 @@ print(
 # %% [markdown]
 # ### A power of two for each block
 #
-# **MXFP4** (OCP's microscaling standard) is E2M1 in blocks of 32, with a scale in **E8M0**: eight bits of exponent,
+# **[MXFP4](../docs/glossary.md#mxfp4)** (OCP's microscaling standard) is E2M1 in blocks of 32, with a scale in **[E8M0](../docs/glossary.md#e8m0)**: eight bits of exponent,
 # no sign, no mantissa. So a scale is a power of two. The rule of the standard: the exponent of the block's largest
 # magnitude, rounded down, less the exponent of the largest power of two on the grid, which is 4 = $2^2$.
 #
@@ -535,18 +553,18 @@ for name, back in (("rounded down, OCP", mine), ("rounded up", up), ("any float"
 # 0: the largest is a power of two; 1: nearly the next one
 where = np.log2(peaks / scales) - 2
 bins = np.linspace(0, 1, 13)
-figure, panel = new_figure(8.5, 3.0)
-for name, back, color in (
-    ("down", mine, QUANTIZED),
-    ("up", up, WARN),
-    ("any float", exact, THEORY),
-):
+by_place = {}
+for name, back in (("down", mine), ("up", up), ("any float", exact)):
     noise = blocks_of((weights - back) ** 2, 32).mean(axis=-1)
     levels = 10 * np.log10(blocks_of(weights**2, 32).mean(axis=-1) / noise)
-    curve = [
+    by_place[name] = [
         np.median(levels[(where >= low) & (where < high)]) for low, high in pairwise(bins)
     ]
-    at = 2 ** ((bins[1:] + bins[:-1]) / 2 + 2)
+
+# %% Picture: SQNR of blocks against the place of their largest magnitude tags=["minilm"]
+figure, panel = new_figure(8.5, 3.0)
+at = 2 ** ((bins[1:] + bins[:-1]) / 2 + 2)
+for (name, curve), color in zip(by_place.items(), (QUANTIZED, WARN, THEORY)):
     panel.plot(at, curve, "o-", ms=3.5, color=color)
     panel.annotate(
         name,
@@ -605,7 +623,7 @@ for name, grid in (("INT4", {"num_bits": 4}), ("E2M1", {"grid": E2M1})):
 # %% [markdown]
 # ### Two levels of scales
 #
-# **NVFP4** has E2M1, too, in blocks of 16 with scales in **E4M3**. These have three bits of mantissa, and fit much
+# **[NVFP4](../docs/glossary.md#nvfp4)** has E2M1, too, in blocks of 16 with scales in **E4M3**. These have three bits of mantissa, and fit much
 # better. But E4M3 only reaches from 0.002 to 448, and the scales of a tensor may be anything. So there is one more
 # scale, a float32 for the whole tensor, that moves the largest block scale to 448:
 #
@@ -696,7 +714,7 @@ print(f"with float32 scales, 6 bits per weight: {sqnr_db(weights, exact):.1f} dB
 # %% [markdown]
 # ### A grid made for a Gaussian
 #
-# **NF4** (QLoRA) is no float at all, but a table of 16 numbers. The idea: weights look Gaussian, so place the numbers
+# **[NF4](../docs/glossary.md#nf4)** (QLoRA) is no float at all, but a table of 16 numbers. The idea: weights look Gaussian, so place the numbers
 # at *quantiles* of a Gaussian, so that each would be used by about as many of its values. Two conditions: there must be an exact 0,
 # and the ends are -1 and 1, so that the scale is max|x|.
 #
@@ -763,6 +781,7 @@ check(normal_float)
 table = or_reference(normal_float)(4)
 print("off from the published table by at most", f"{np.abs(table - NF4.levels).max():.0e}")
 
+# %% Picture: the numbers of NF4, E2M1 and INT4
 figure, panel = new_figure(8.5, 2.7)
 line = np.linspace(-1, 1, 400)
 # where the table ends, in standard deviations
@@ -844,7 +863,7 @@ print("format        bits   weights   activations")
 for name, (price, of_weights, of_activations) in table.items():
     print(f"{name:<10} {price:7.2f} {of_weights:6.1f} dB {of_activations:10.1f} dB")
 
-# %% tags=["minilm"]
+# %% Picture: SQNR against bits per value, weights and activations tags=["minilm"]
 figure, panels = new_figure(8.5, 3.6, columns=2)
 offsets = {"INT4 g16": (5, -10)}
 for panel, column, title in zip(
@@ -995,6 +1014,35 @@ for name, y in (
 
 # %% [markdown]
 # The largest value, which mattered most, is gone; clamped, it is 3.
+
+# %% [markdown]
+# ## In practice
+#
+# In torchao each of these formats is a kind of tensor, with the codes in its bytes and the scales beside them. (They are among its
+# prototypes.) On a CPU it computes in floats, on Blackwell with the hardware. Does it choose the same numbers as this course?
+
+# %%
+import logging
+
+logging.disable(logging.WARNING)  # torchao tells of its kernels for other machines
+try:
+    from torch import float4_e2m1fn_x2, float8_e4m3fn
+    from torchao.prototype.mx_formats import mx_tensor, nvfp4_tensor
+except ImportError:
+    print("Needs torchao, 0.18 or later: pip install torchao")
+else:
+    w = torch.tensor(weights)
+    scale = nvfp4_tensor.per_tensor_amax_to_scale(w.abs().max())
+    for name, theirs in (
+        ("MXFP4", mx_tensor.MXTensor.to_mx(w, float4_e2m1fn_x2)),
+        ("MXFP8", mx_tensor.MXTensor.to_mx(w, float8_e4m3fn)),
+        ("NVFP4", nvfp4_tensor.NVFP4Tensor.to_nvfp4(w, per_tensor_scale=scale)),
+    ):
+        ours = fake_quantize(weights, FORMATS[name])
+        print(name, np.array_equal(theirs.dequantize(torch.float32).numpy(), ours))
+
+# %% [markdown]
+# Every one of 589,824 numbers, in all three.
 
 # %% [markdown]
 # ## Stretch

@@ -31,8 +31,6 @@ from labutils import (
     predict,
     sqnr_db,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
 from labutils.models import (
     Int8Linear,
     evaluation,
@@ -84,7 +82,7 @@ for bits, cost in ((16, 16), (8, 8.5), (4, 4.5), (2, 2.5)):
 # ## Play first
 #
 # The explorer rounds all linear layers, and lets the model go on from "To bake bread, you need flour," (lab 00), always with
-# its likeliest next word. Below is the **perplexity**: among how many words the model hesitates, on average, when it reads a
+# its likeliest next word. Below is the **[perplexity](../docs/glossary.md#perplexity)**: among how many words the model hesitates, on average, when it reads a
 # text that it does not know. You will write that measure yourself in a moment.
 
 # %% tags=["language_model"]
@@ -106,9 +104,18 @@ predict(
 explorer
 
 # %% [markdown]
-# **Say why.** At 8 bits not a word changes. At 4 the sentence is another one, and as good: the likeliest word has changed
-# once, and everything after it follows. At 3 bits the model still knows words and repeats them; at 2 it knows none. A single text
-# is a poor measure, though. Whether 4 bits in groups of 64 are worse than in groups of 32 you cannot read off two sentences.
+# **Say why.** Write a sentence down, then unfold the answer.
+#
+# <details><summary>At 4 bits the sentence is another one. Why is it as good as before?</summary>
+#
+# The likeliest word has changed once, and everything after it follows. At 8 bits not a word changes; at 3 the model
+# still knows words and repeats them; at 2 it knows none.
+#
+# </details>
+
+# %% [markdown]
+# A single text is a poor measure, though. Whether 4 bits in groups of 64 are worse than in groups of 32 you cannot
+# read off two sentences.
 
 # %% [markdown]
 # ## Build it
@@ -212,6 +219,11 @@ print("the library, which runs the model itself, agrees:", same)
 # %% tags=["language_model"]
 in_float = measure([(logits, ids)])
 print(f"float: perplexity {in_float:.1f}, a mean loss of {losses.mean():.2f}")
+
+# %% Picture: the loss of each of 34 tokens tags=["language_model"]
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, ORIGINAL, QUANTIZED, THEORY, WARN
+
 shown = slice(0, 34)
 words = [language.decode([int(token)]).strip() or "?" for token in ids[1:][shown]]
 figure, axes = new_figure(8.5, 3.0)
@@ -235,8 +247,8 @@ explore_text(language, perplexity)
 # %% [markdown]
 # ### Reading and writing
 #
-# A model reads a prompt all at once, which is called **prefill**: 256 tokens are 256 rows of one matrix product. It writes one
-# token at a time: **decoding**. Each step is a product with *one* row, and for it all weights come from memory once. How many
+# A model reads a prompt all at once, which is called **[prefill](../docs/glossary.md#prefill)**: 256 tokens are 256 rows of one matrix product. It writes one
+# token at a time: **[decoding](../docs/glossary.md#decoding)**. Each step is a product with *one* row, and for it all weights come from memory once. How many
 # operations for each byte that is read?
 
 # %%
@@ -248,7 +260,7 @@ for tokens in (1, 16, 256):
 # %% [markdown]
 # Lab 05's roofline says what that means: a processor does ten or more operations in the time in which it reads one byte. Below
 # that it waits for memory. So decoding is limited by *bytes*: 4-bit weights may make it several times faster, though they
-# save not one multiplication. Prefill is limited by *arithmetic*: there integers have to be multiplied (W8A8), and weights that are
+# save not one multiplication. Prefill is limited by *arithmetic*: there integers have to be multiplied ([W8A8](../docs/glossary.md#w8a8)), and weights that are
 # unpacked to floats gain nothing. Measured on this machine, in float32:
 
 # %% tags=["nbval-ignore-output"]
@@ -263,8 +275,8 @@ print(f"reading {prefill:.0f} tokens a second, writing {decode:.0f}")
 # %% [markdown]
 # ### The cache
 #
-# Each new token looks at the **keys** and **values** of all tokens before it. They are computed once and kept: the key-value
-# cache. Without it each step would read the whole text again. With it, something grows while the model writes:
+# Each new token looks at the **keys** and **values** of all tokens before it. They are computed once and kept, in the
+# [key-value cache](../docs/glossary.md#key-value-cache). Without it each step would read the whole text again. With it, something grows while the model writes:
 #
 # $$\text{bytes} = 2 \cdot \text{layers} \cdot \text{heads} \cdot \text{channels} \cdot \text{tokens} \cdot \text{bytes of a number}$$
 #
@@ -302,6 +314,8 @@ keys, values = (
     kept.layers[LAYER].keys[0],
     kept.layers[LAYER].values[0],
 )  # (heads, tokens, channels)
+
+# %% Picture: keys and values, tokens against channels tags=["language_model"]
 figure, both = new_figure(8.5, 3.2, columns=2)
 for axes, states, title in zip(
     both, (keys, values), ("Keys: loud channels", "Values: hardly any")
@@ -431,9 +445,18 @@ predict(
 explore_cache(language, quantize_kv)
 
 # %% [markdown]
-# **Say why.** Values are per token in both curves; only the keys differ. At 2 bits a token has four levels for all of its channels,
-# and the loud ones take all four. And mind where the cache passes the weights: for long texts, or for several at a time, the
-# cache is the larger part of the model.
+# **Say why.** Write a sentence down, then unfold the answer.
+#
+# <details><summary>Why do keys with a scale for each token fall so far behind at 2 bits?</summary>
+#
+# Values are per token in both curves; only the keys differ. At 2 bits a token has four levels for all of its channels,
+# and the loud ones take all four.
+#
+# </details>
+
+# %% [markdown]
+# And mind where the cache passes the weights: for long texts, or for several at a time, the cache is the larger part
+# of the model.
 
 # %% tags=["language_model"]
 within = costs[4, "channel"] / in_float - 1, costs[4, "token"] / in_float - 1
@@ -445,7 +468,7 @@ for window in (0, 32, 128):
     print(f"    {window:>3} tokens: perplexity about {float(f'{worse:.1g}'):.0f}")
 
 # %% [markdown]
-# The last rows are the **residual window**: the newest tokens, on which attention looks most, stay in full precision until they
+# The last rows are the **[residual window](../docs/glossary.md#residual-window)**: the newest tokens, on which attention looks most, stay in full precision until they
 # are old. They have to wait anyway, since keys share a scale along tokens, and a group must be full before it is quantized. At 2
 # bits a long window helps, and it costs little once the text is much longer.
 #
@@ -556,6 +579,8 @@ R = torch.block_diag(*[torch.as_tensor(turn(block)).float()] * (n // block))
 with torch.no_grad(), outliers.observe(model, keep=(LOUD,)) as alone:
     model(input_ids=ids[None])
 x = alone.inputs[LOUD]  # (tokens, channels)
+
+# %% Picture: what enters one layer, as it is and turned tags=["language_model"]
 figure, both = new_figure(8.5, 3.0, columns=2, sharey=True)
 for axes, states, title, color in (
     (both[0], x, "As it is", ORIGINAL), (both[1], x @ R, "Turned", GOOD),
@@ -721,7 +746,7 @@ for name, weight_bits in (("A4", None), ("W4A4", 4)):
 print("4-bit activations: over 10 times float:", found["A4"] > 10 * in_float)
 print("turned: less than 1.5 times float:", found["A4, turned"] < 1.5 * in_float)
 
-# %% tags=["language_model"]
+# %% Picture: perplexity, turned and not tags=["language_model"]
 figure, axes = new_figure(8.5, 3.4)
 bars = list(found.items())
 colors = [
@@ -789,6 +814,29 @@ for window in (32, 256):
 # **Rotations.** QuaRot (Ashkboos et al., 2024, arXiv:2404.00456) folds most of its rotations into the weights before and
 # after, where a norm allows it, and so turns hardly anything while the model runs; SpinQuant (Liu et al., 2024, arXiv:2405.16406) learns them.
 # Here each layer turns its own input, which is a fast transform of $n \log n$ steps.
+
+# %% [markdown]
+# ## In practice
+#
+# The cache of `transformers` that you read about is `QuantizedCache`. Its integer backends, `quanto` and `hqq`, are packages of their
+# own and have the options of this lab (`nbits`, `q_group_size`, `residual_length`, an axis for keys and one for values); `fp8` needs
+# nothing. Weights and activations are torchao's again:
+
+# %% tags=["language_model"]
+try:
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig as W8A8
+    from torchao.quantization import quantize_
+    from transformers import QuantizedCache
+
+    cache = QuantizedCache("fp8", config)
+except (ImportError, ValueError):
+    print("Needs torchao 0.18 and transformers 5.23, or later")
+else:
+    theirs = copy.deepcopy(model)
+    quantize_(theirs, W8A8(), lambda _, name: name in layers)
+    in_fp8 = perplexity_of(model, cache)
+    print("FP8 cache, at most 1.05 times float:", in_fp8 < 1.05 * in_float)
+    print("W8A8, at most 1.05 times float:     ", perplexity_of(theirs) < 1.05 * in_float)
 
 # %% [markdown]
 # ## Stretch

@@ -46,8 +46,6 @@ from labutils import (
     save_gguf,
     sqnr_db,
 )
-from labutils.course.figures import Picture, new_figure
-from labutils.course.palette import GOOD, QUANTIZED, THEORY
 from labutils.data.gguf import GGUF
 from labutils.formats import shards
 from labutils.models import (
@@ -106,7 +104,7 @@ print(f"read with another idea of zero: {sqnr_db(weight, read_as(halves - 8)):.0
 
 # %% [markdown]
 # No error, no warning, the right shapes, and noise that is louder than the weight. **A file is bytes and an agreement about them.** This
-# lab is about two agreements that most of the world keeps: *compressed-tensors*, which transformers and vLLM read, and *GGUF*, which
+# lab is about two agreements that most of the world keeps: *[compressed-tensors](../docs/glossary.md#compressed-tensors)*, which transformers and vLLM read, and *[GGUF](../docs/glossary.md#gguf)*, which
 # llama.cpp reads.
 
 # %% [markdown]
@@ -138,9 +136,22 @@ predict(
 explorer
 
 # %% [markdown]
-# **Say why.** A byte holds no neighbours: code 0 shares its byte with code 16. The weight of largest magnitude always comes back
-# almost exactly, at one end of 16 levels that are not symmetric: 8 steps on its own side of zero, 7 on the other. One outlier costs
-# its block what it costs everywhere (lab 01), but only its block.
+# **Say why.** Write two sentences down, then unfold the answers.
+#
+# <details><summary>Why does the largest weight always come back almost exactly, and what does the sign of d tell?</summary>
+#
+# It is put at one end of 16 levels that are not symmetric: 8 steps on its own side of zero, 7 on the other. d is the
+# largest weight divided by -8, so its sign is the opposite one.
+#
+# </details>
+# <details><summary>Why does an outlier spoil 31 other weights, and no more?</summary>
+#
+# The scale is the block's own. One outlier costs its block what it costs everywhere (lab 01), but only its block.
+#
+# </details>
+
+# %% [markdown]
+# And a byte holds no neighbours: code 0 shares its byte with code 16.
 
 # %% [markdown]
 # ## Build it
@@ -242,7 +253,7 @@ print([f"0x{word:08x}" for word in words.view(np.uint32)[0]], "of codes", shape)
 # ```
 #
 # A **group** is a set of layers that are stored alike; its targets are names of modules. By the first line transformers finds the library,
-# and the third says that the tensors are codes already. Names in `ignore` are the layers whose `weight` is in the file in float. Who is in
+# and the third says that the tensors are codes already. Names in `ignore`, the [ignore list](../docs/glossary.md#ignore-list), are the layers whose `weight` is in the file in float. Who is in
 # the wrong list, breaks the model: of a layer that is ignored, a reader looks for `weight`, finds none, and *makes one at random*.
 #
 # ### Exercise 2: `quantization_config` (10 minutes, ●●○)
@@ -391,7 +402,10 @@ for name, widths in choices.items():
     fits, less, least = sizes[name] <= budget / 1e6, lost[name] < 0.02, lost[name] < 0.007
     print(f"{name:<28} {sizes[name]:5.1f} {fits!s:>6} {less!s:>16} {least!s:>12}")
 
-# %% tags=["minilm"]
+# %% Picture: what is lost against the size of the file tags=["minilm"]
+from labutils.course.figures import Picture, new_figure
+from labutils.course.palette import GOOD, QUANTIZED, THEORY
+
 figure, axes = new_figure(8.5, 3.0)
 for name, size in sizes.items():
     axes.plot(
@@ -510,7 +524,7 @@ else:
 # ### Blocks
 #
 # GGUF has another agreement. A tensor has a *type*, such as F32, Q8_0 or Q4_0, and a type says how a block of 32 weights is stored. There
-# is no tensor of scales: each block carries its own, so that a kernel finds all in one place. **Q4_0** is 18 bytes:
+# is no tensor of scales: each block carries its own, so that a kernel finds all in one place. **[Q4_0](../docs/glossary.md#q4_0)** is 18 bytes:
 #
 # | byte | holds |
 # |---|---|
@@ -730,6 +744,31 @@ if loaded is not None:
 #
 # **-8 or -7?** Some libraries divide by 7.5 (torchao, see lab 01) or let -8 through, others do not. Files hold codes and scales, so a
 # reader need not know: that is the good thing about an agreement.
+
+# %% [markdown]
+# ## In practice
+#
+# llama.cpp has a reader and a writer of its format in Python, the package `gguf`; its blocks are your bytes:
+
+# %% tags=["minilm"]
+try:
+    import gguf
+except ImportError:
+    print("Needs gguf: pip install gguf")
+else:
+    theirs = gguf.quantize(weight, gguf.GGMLQuantizationType.Q4_0)
+    print(
+        f"bytes as yours: {np.mean(theirs == block_bytes(weight).reshape(theirs.shape)):.0%}"
+    )
+
+# %% [markdown]
+# Outside of Python, and for models of any size:
+#
+# | | |
+# |---|---|
+# | `convert_hf_to_gguf.py FOLDER`, then `llama-quantize IN.gguf OUT.gguf Q4_K_M` | a folder of transformers to GGUF |
+# | `llama-cli -m OUT.gguf` | runs it |
+# | `vllm serve FOLDER` | serves a folder in compressed-tensors |
 
 # %% [markdown]
 # ## Stretch: larger than memory

@@ -87,7 +87,7 @@ def read(path: Path) -> NotebookNode:
     seen: dict[str, int] = {}
     for cell in notebook.cells:
         grade(cell, path)
-        fold_answer(cell)
+        fold(cell)
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[digest] = seen.get(digest, 0) + 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
@@ -154,11 +154,20 @@ def grade(cell: NotebookNode, path: Path) -> None:
         } | ({"points": points} if graded else {})  # fmt: skip
 
 
-def fold_answer(cell: NotebookNode) -> None:
-    """Fold the source of a prediction in JupyterLab and in Colab, because it contains the answer."""
-    if cell.cell_type == "code" and PREDICT.search(cell.source):
-        cell.source = f"# @title Guess first: this cell holds the answer\n{cell.source}"
-        cell.metadata.update({"jupyter": {"source_hidden": True}, "cellView": "form"})
+def fold(cell: NotebookNode) -> None:
+    """Fold the source of a code cell that has a title, and of a prediction, which contains the answer.
+
+    It is folded in JupyterLab and Notebook ("jupyter"), in Colab ("cellView") and on the site ("hide-input").
+    """
+    title = cell.metadata.pop("title", None)
+    if cell.cell_type != "code":
+        return
+    if PREDICT.search(cell.source):
+        title = "Guess first: this cell holds the answer"
+    if title:
+        cell.source = f"# @title {title}\n{cell.source}"
+        tags = [*cell.metadata.get("tags", []), "hide-input"]
+        cell.metadata.update({"jupyter": {"source_hidden": True}, "cellView": "form", "tags": tags})
 
 
 def student_version(lesson: NotebookNode) -> NotebookNode:

@@ -117,18 +117,19 @@ def judge_rounding(
     x: np.ndarray,
     num_bits: int,
     most: float = 0.5,
-    zero_point: int | None = None,
+    zero_point: int | np.ndarray | None = None,
 ) -> None:
     """Every value comes back within `most` steps, half a step for rounding to the nearest, and what float32 loses.
 
-    `scale` is one number, or an array that broadcasts over `x`: a step for each channel, token or group.
+    `scale` and `zero_point` are one number, or an array that broadcasts over `x`: one for each channel, token or group.
     """
     symmetric = zero_point is None
     scale = np.broadcast_to(np.asarray(scale, dtype=np.float64), x.shape)
-    steps = np.abs(x.astype(np.float64) / scale + (zero_point or 0) - q)
+    zero = np.broadcast_to(0 if symmetric else zero_point, x.shape)
+    steps = np.abs(x.astype(np.float64) / scale + zero - q)
     worst = largest_at(steps)
     if steps[worst] > most + float32_noise(Scheme(num_bits, symmetric=symmetric).quant_max):
-        from_zero = "" if symmetric else f" and 0.0 has the code {zero_point},"
+        from_zero = "" if symmetric else f" and 0.0 has the code {zero[worst]},"
         off = f"{steps[worst]:.3g} step{'s' if steps[worst] > 1 else ''}"
         raise Wrong(
             f"x[{place(worst)}] = {x[worst]:.6g} is {x[worst] / scale[worst] + 0.0:.4g} steps of scale,{from_zero} "
@@ -156,14 +157,17 @@ def read_scaled(value: object) -> dict:
     return {"q": as_array(q, "q"), "scales": as_array(scales, "scales").astype(np.float64)}
 
 
-def judge_scales(scales: np.ndarray, peaks: np.ndarray, num_bits: int, meaning: str) -> None:
-    """Each scale is the largest magnitude of its slice / the largest code; a slice of zeros may have any."""
+def judge_scales(scales: np.ndarray, lengths: np.ndarray, num_bits: int, meaning: str, symmetric: bool = True) -> None:
+    """Each scale is the length that its slice's codes cover / the largest code; a slice of zeros may have any.
+
+    That is the largest magnitude for symmetric codes, and the range for unsigned ones.
+    """
     positive = np.isfinite(scales) & (scales > 0)
     if not positive.all():
         where = largest_at(~positive)
         raise Wrong(f"scales[{place(where)}] should be a positive number, but it is {scales[where]:g}")
-    quant_max = Scheme(num_bits).quant_max
-    expected = np.where(peaks > 0, peaks / quant_max, scales)
+    quant_max = Scheme(num_bits, symmetric=symmetric).quant_max
+    expected = np.where(lengths > 0, lengths / quant_max, scales)
     off = np.abs(scales / expected - 1)
     worst = largest_at(off)
     if off[worst] > 1e-5:

@@ -137,6 +137,11 @@ def levels(right: Asymmetric) -> Rows:
     )  # fmt: skip
 
 
+def whole(number):
+    """A whole number as an integer, or an array of them."""
+    return int(number) if np.ndim(number) == 0 else number.astype(np.int64)
+
+
 def cast_zero_point(low, scale, num_bits):
     """`steps_below_zero` by a cast of NumPy's, which makes some integer of NaN where `int` raises."""
     return np.asarray(np.round(-low / scale)).astype(np.int64)[()]
@@ -149,7 +154,7 @@ def zero_points(right: Asymmetric) -> Rows:
         return steps - zero_point
 
     def turned(low, scale, bits):
-        return int(np.round(low / scale))
+        return whole(np.round(low / scale))
 
     return (
         Misconception("the zero point has the wrong sign", right.but(zero_point=turned),
@@ -160,24 +165,25 @@ def zero_points(right: Asymmetric) -> Rows:
             "the steps."),
         Misconception("the zero point is subtracted from the steps", right.but(shift=subtracted),
             "0.0 is 0 steps, and its code should be the zero point: add it. Subtracting it is the way back."),
-        Misconception("the zero point is truncated", right.but(zero_point=lambda low, scale, bits: int(-low / scale)),
+        Misconception("the zero point is truncated", right.but(zero_point=lambda low, scale, bits: whole(-low / scale)),
             "`int(...)` cuts the fraction off: 60.8 becomes 60, and the grid is shifted by nearly a step. "
             "Round first."),
         Misconception("the zero point is rounded up",
-            right.but(zero_point=lambda low, scale, bits: int(np.ceil(-low / scale))),
+            right.but(zero_point=lambda low, scale, bits: whole(np.ceil(-low / scale))),
             "`ceil` always goes up, and the grid is shifted by up to a step. Go to the nearest integer."),
         Misconception("the zero point is not rounded",
-            right.but(zero_point=lambda low, scale, bits: float(-low / scale), **shifted_first(np.round)),
+            right.but(zero_point=lambda low, scale, bits: np.float64(-low / scale), **shifted_first(np.round)),
             "The ends of the range are exact now, but 0.0 lies between two codes and comes back as something else. "
             "Round the zero point to a whole code."),
         Misconception("the zero point is a whole number, but stored as a float",
-            right.but(zero_point=lambda low, scale, bits: float(np.round(-low / scale))),
+            right.but(zero_point=lambda low, scale, bits: np.float64(np.round(-low / scale))),
             "`np.round` returns a float. A code is an integer: turn it into one."),
         Misconception("the minimum stored as the zero point",
-            right.but(zero_point=lambda low, scale, bits: float(low), shift=lambda steps, low: steps - steps.min()),
+            right.but(zero_point=lambda low, scale, bits: np.float64(low),
+                shift=lambda steps, low: steps - steps.min()),
             "The zero point is a code, not a value of x: how many steps of scale lie between the minimum and 0."),
         Misconception("the minimum without the scale as the zero point",
-            right.but(zero_point=lambda low, scale, bits: int(np.round(-low))),
+            right.but(zero_point=lambda low, scale, bits: whole(np.round(-low))),
             "The zero point counts steps, so the distance from the minimum to 0 must be divided by the scale."),
         Misconception("zero point in the middle of the codes",
             right.but(zero_point=lambda low, scale, bits: 2 ** (bits - 1)),

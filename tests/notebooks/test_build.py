@@ -140,9 +140,7 @@ def test_only_the_learners_cell_gives_an_exercise_its_name(lesson):
     names = {name for name, exercise in EXERCISES.items() if exercise.lab == lesson.stem}
     for cell in code(student(lesson)):
         if "# YOUR CODE HERE" not in cell.source:
-            symbols = symtable.symtable(without_magics(cell.source), "cell", "exec").get_symbols()
-            given = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
-            assert not given & names, cell.source
+            assert not given_by(cell) & names, cell.source
 
 
 def test_stubs_fail_their_checks(lesson):
@@ -207,9 +205,56 @@ def test_lesson_names_of_exercises_are_the_labs():
     assert {exercise.lab for exercise in EXERCISES.values()} <= set(STEMS)
 
 
+def test_cells_that_draw_are_folded_with_a_title_and_what_is_seen_needs_none_of_their_names(lesson):
+    cells = code(student(lesson))
+    drawings = [cell for cell in cells if cell.source.startswith("# @title Picture: ")]
+    assert drawings == [cell for cell in cells if re.search(r"\bPicture\(|course\.(figures|palette) ", cell.source)]
+    given = {name for cell in drawings for name in given_by(cell)}
+    given -= {name for cell in cells if cell not in drawings for name in given_by(cell)}
+    needed = {name for cell in cells if not folded(cell) for name in needed_by(symbols(cell))}
+    assert not given & needed
+
+
+def symbols(cell):
+    return symtable.symtable(without_magics(cell.source), "cell", "exec")
+
+
+def given_by(cell):
+    return {symbol.get_name() for symbol in symbols(cell).get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+
+
+def needed_by(table):
+    """Names of the notebook that a cell's symbols, or those of a function in it, refer to."""
+    own = {
+        s.get_name()
+        for s in table.get_symbols()
+        if s.is_referenced() and (s.is_global() or table.get_type() == "module")
+    }
+    return own.union(*map(needed_by, table.get_children()))
+
+
+def folded(cell):
+    return bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
+
+
+def test_what_has_a_title_is_folded_wherever_a_notebook_is_opened(lesson):
+    """In JupyterLab and Notebook, in Colab, and on the site."""
+    for cell in code(student(lesson)):
+        titled = cell.source.startswith("# @title ")
+        assert folded(cell) == (cell.metadata.get("cellView") == "form") == titled
+        assert ("hide-input" in cell.metadata.get("tags", [])) == titled
+
+
+def test_say_why_asks_and_folds_the_answer_and_a_lab_ends_in_practice(lesson):
+    text = "\n\n".join(cell.source for cell in student(lesson).cells if cell.cell_type == "markdown")
+    asked = re.findall(r"\*\*Say why\b.*(?:\n.+)*\n\n<details><summary>[^<]+\?</summary>", text)
+    assert len(asked) == text.count("**Say why") > 0
+    assert ("\n## In practice\n" in text) == (lesson != LESSONS[0])
+
+
 def test_code_fits_a_notebook_column(lesson):
     for cell in code(student(lesson)):
-        if not cell.source.startswith("# @title"):  # folded
+        if not folded(cell):
             for line in cell.source.splitlines():
                 assert len(line) <= 100, line
 

@@ -32,6 +32,7 @@ from labutils.labs.values import (
 )
 
 BITS = range(2, 9)
+FURTHEST = 20.0  # the largest factor of the outlier
 
 
 def explore_bits(x: Any, quantize: Callable = answers.quantize_symmetric) -> Explorer:
@@ -52,6 +53,7 @@ def explore_bits(x: Any, quantize: Callable = answers.quantize_symmetric) -> Exp
 @dataclass(frozen=True)
 class BitsResult:
     num_bits: int
+    outlier: float  # what the value of the largest magnitude is now
     scale: float
     codes_used: int
     levels: np.ndarray  # the values that codes stand for
@@ -79,7 +81,9 @@ class BitsExplorer(Explorer):
     def sliders(self) -> dict[str, Slider]:
         return {
             "num_bits": Slider("bits", BITS[0], BITS[-1], 4, hint="bit width of a code"),
-            "outlier": Slider("outlier ×", 1.0, 20.0, 1.0, 0.5, hint="multiplies the value of the largest magnitude"),
+            "outlier": Slider(
+                "outlier ×", 1.0, FURTHEST, 1.0, 0.5, hint="multiplies the value of the largest magnitude"
+            ),
         }
 
     def compute(self, state: dict[str, Any]) -> BitsResult:
@@ -95,6 +99,7 @@ class BitsExplorer(Explorer):
         steps = [largest / (2 ** (bits - 1) - 1) for bits in BITS]
         return BitsResult(
             num_bits=num_bits,
+            outlier=float(x[self._peak]),
             scale=scale,
             codes_used=int(np.count_nonzero(counts)),
             levels=scale * (least + np.arange(counts.size)),
@@ -110,14 +115,15 @@ class BitsExplorer(Explorer):
     def build(self, figure: Figure) -> Sequence[Artist]:
         self._grid, self._law = figure.subplots(1, 2, width_ratios=[1.5, 1])
         before = Histogram.of(self._x, self._reach)
-        value_axes(self._grid, self._reach, before.values.max())
+        self._value_axes(before.values.max())
         self._grid.stairs(before.values, before.edges, fill=True, color=palette.ORIGINAL, alpha=0.35, label="original")
         self._bars = self._grid.stairs(
             [0.0], [0.0, 1.0], baseline=0, fill=True, color=palette.QUANTIZED, alpha=0.35, label="quantized"
         )
         self._outline = self._grid.stairs([0.0], [0.0, 1.0], baseline=0, color=palette.QUANTIZED, lw=1.2)
         (self._marks,) = self._grid.plot([], [], "|", ms=9, mew=1.2, color=palette.QUANTIZED, clip_on=False)
-        self._grid.legend(loc="upper right")
+        (self._outlier,) = self._grid.plot([], [], "D", ms=8, mec=palette.PAPER, mfc=palette.GOOD, label="outlier")
+        self._grid.legend(loc="upper right", fontsize=8)
         self._grid_title = self._grid.set_title(" ")
         law = self._law
         law.set(xlim=(1.6, 8.4), ylim=(-8, 50), xlabel="bits", ylabel="SQNR (dB)")
@@ -128,17 +134,31 @@ class BitsExplorer(Explorer):
         law.legend(loc="upper left")
         self._law_title = law.set_title(" ")
         return [
-            self._bars, self._outline, self._marks, self._grid_title,
+            self._bars, self._outline, self._marks, self._outlier, self._grid_title,
             self._theory, self._curve, self._here, self._law_title,
         ]  # fmt: skip
+
+    def _value_axes(self, peak: float) -> None:
+        """Linear as far as the values reach; beyond that squeezed, so that the outlier stays in the picture."""
+        reach, axes = self._reach, self._grid
+        value_axes(axes, reach, peak)
+        axes.set_xscale("symlog", linthresh=reach, linscale=2.6)
+        axes.set(xlim=(-1.3 * FURTHEST * reach, 1.3 * FURTHEST * reach), xlabel="value (shaded: squeezed)")
+        inside = [tick for tick in MaxNLocator(4).tick_values(-reach, reach) if abs(tick) < 0.95 * reach]
+        ticks = [-10 * reach, *inside, 10 * reach]
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
+        for side in (-1, 1):
+            axes.axvspan(side * reach, side * 1.3 * FURTHEST * reach, color=palette.INK, alpha=0.06, lw=0)
+        self._height = 0.08 * peak
 
     def draw(self, result: BitsResult) -> None:
         half = result.scale / 2
         edges = np.append(result.levels - half, result.levels[-1] + half)
         for stairs in (self._bars, self._outline):
             stairs.set_data(result.density, edges)
-        seen = result.levels[np.abs(result.levels) <= 1.06 * self._reach]
-        self._marks.set_data(seen, np.zeros_like(seen))
+        self._marks.set_data(result.levels, np.zeros_like(result.levels))
+        self._outlier.set_data([result.outlier], [self._height])
         self._grid_title.set_text(
             f"{result.num_bits} bits: {result.codes_used} codes in use, {short(result.scale)} apart"
         )

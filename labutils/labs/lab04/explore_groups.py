@@ -35,7 +35,8 @@ def explore_groups(w: Any, quantize: Callable = answers.quantize_group) -> Explo
 
     `w` is a NumPy array or torch tensor of floats; groups lie along its last axis.
     `quantize(w, num_bits, group_size) -> (q, scales)` may be a learner's. Scales count 16 bits. The row that is drawn
-    holds the largest magnitude. TypeError or ValueError for a `w` that cannot be quantized.
+    holds the largest magnitude. A group is spoilt if more than half of its weights become 0. TypeError or ValueError
+    for a `w` that cannot be quantized.
     """
     return GroupsExplorer(w, quantize)
 
@@ -48,7 +49,8 @@ class GroupsResult:
     codes: np.ndarray  # (columns,) of the window
     num_scales: int  # of the whole matrix
     zeros: float  # which share of all codes is 0
-    zeros_seen: float  # and of those in the window
+    spoilt: int  # how many groups have lost more than half of their weights to 0
+    spoilt_seen: np.ndarray  # (groups,) of the window: which of them
     bits_per_weight: float  # counted: codes and scales over weights
     sqnr_db: float
     theory_db: float  # scale^2 / 12, averaged over the groups
@@ -75,6 +77,7 @@ class GroupsExplorer(Explorer):
             for size in GROUP_SIZES
         }
         self._map_power = _mean_square(sample / self._unit)
+        self._alive = self._w != 0  # a weight that was 0 before is not lost
         super().__init__()
 
     def sliders(self) -> dict[str, Slider | Notches]:
@@ -87,20 +90,22 @@ class GroupsExplorer(Explorer):
         num_bits, size = state["num_bits"], state["group_size"]
         q, scales = _grouped(self._quantize, self._w, num_bits, size)
         first, last = self._window.start // size, -(-self._window.stop // size)
-        seen = q[self._row, self._window]
-        shares = np.diff(np.append(np.arange(0, self._w.shape[1], size), self._w.shape[1])) / self._w.shape[1]
+        starts = np.arange(0, self._w.shape[1], size)
+        sizes = np.diff(np.append(starts, self._w.shape[1]))
+        spoilt = 2 * np.add.reduceat((q == 0) & self._alive, starts, axis=1, dtype=np.int32) > sizes
         squared_scales = np.mean(np.square(scales / self._unit, dtype=np.float64), axis=0)
         return GroupsResult(
             num_bits=num_bits,
             group_size=size,
             scales=scales[self._row, first:last],
-            codes=seen,
+            codes=q[self._row, self._window],
             num_scales=scales.size,
             zeros=1 - np.count_nonzero(q) / q.size,
-            zeros_seen=1 - np.count_nonzero(seen) / seen.size,
+            spoilt=int(np.count_nonzero(spoilt)),
+            spoilt_seen=spoilt[self._row, first:last],
             bits_per_weight=num_bits + 16 * scales.size / q.size,
             sqnr_db=decibels(self._power, _measured(self._w, q, scales, size, self._unit)),
-            theory_db=decibels(self._power, float(shares @ squared_scales) / 12),
+            theory_db=decibels(self._power, float(sizes @ squared_scales) / sizes.sum() / 12),
         )
 
     def build(self, figure: Figure) -> Sequence[Artist]:
@@ -115,9 +120,9 @@ class GroupsExplorer(Explorer):
         row.grid(False)
         edges = np.array([columns[0], columns[-1] + 1]) - 0.5
         self._spans = row.stairs([0.0], edges, baseline=[0.0], fill=True, color=palette.WARN, alpha=0.22, lw=0,
-                                 label="reach of the group's grid")  # fmt: skip
+                                 label="reach of its grid")  # fmt: skip
         self._dead = row.stairs([0.0], edges, baseline=[0.0], fill=True, color=palette.QUANTIZED, alpha=0.45, lw=0,
-                                label="what becomes 0")  # fmt: skip
+                                label="becomes 0")  # fmt: skip
         self._edges = row.vlines([], -reach, reach, color=palette.INK, lw=0.5, alpha=0.35)
         inside = np.where(np.abs(values) <= reach, values, np.nan)
         look = {"ms": 2.4, "mew": 0, "color": palette.ORIGINAL}
@@ -137,7 +142,8 @@ class GroupsExplorer(Explorer):
             (6, math.copysign(11, -largest)), textcoords="offset points", va="center", fontsize=9, weight="bold",
             color=palette.ORIGINAL,
         )  # fmt: skip
-        row.legend(loc="lower center", ncols=3, fontsize=8, handlelength=1.2, columnspacing=1.2, borderpad=0.1)
+        (self._spoilt,) = row.plot([], [], "x", ms=7, mew=2, color=palette.INK, label="spoilt group")
+        row.legend(loc="lower center", ncols=4, fontsize=8, handlelength=1.2, columnspacing=1.0, borderpad=0.1)
         self._row_title = row.set_title(" ")
         levels = {key: decibels(self._map_power, noise) for key, noise in self._map.items()}
         finite = [level for level in levels.values() if math.isfinite(level)]
@@ -151,7 +157,7 @@ class GroupsExplorer(Explorer):
         (self._here,) = front.plot([], [], "o", ms=9, mfc=palette.QUANTIZED, mec=palette.PAPER, mew=1.2)
         self._front_title = front.set_title(" ")
         return [self._spans, self._dead, self._edges, self._dots, *self._beyond, self._peak,
-                self._row_title, self._here, self._front_title]  # fmt: skip
+                self._spoilt, self._row_title, self._here, self._front_title]  # fmt: skip
 
     def draw(self, result: GroupsResult) -> None:
         start, stop = self._window.start, self._window.stop
@@ -161,7 +167,11 @@ class GroupsExplorer(Explorer):
         self._spans.set_data(span, edges, baseline=-span)
         self._dead.set_data(dead, edges, baseline=-dead)
         self._edges.set_segments([[(edge, -self._reach), (edge, self._reach)] for edge in edges[1:-1]])
-        self._row_title.set_text(f"Groups of {result.group_size}: {result.zeros_seen:.0%} of these weights become 0")
+        middles = ((edges[:-1] + edges[1:]) / 2)[result.spoilt_seen]
+        self._spoilt.set_data(middles, np.full(middles.shape, -0.86 * self._reach))
+        self._row_title.set_text(
+            f"Groups of {result.group_size}: {np.count_nonzero(result.spoilt_seen)} of {len(edges) - 1} here are spoilt"
+        )
         self._here.set_data([result.bits_per_weight], [result.sqnr_db])
         self._front_title.set_text(f"{db(result.sqnr_db)} for {result.bits_per_weight:.2f} bits per weight")
 
@@ -175,6 +185,7 @@ class GroupsExplorer(Explorer):
             ("memory", f"{count * result.bits_per_weight / 8000:.0f} kB (float32: {count * 4 / 1000:.0f} kB)"),
             ("SQNR", f"{db(result.sqnr_db)} (Δ²/12: {db(result.theory_db)})"),
             ("weights that become 0", f"{result.zeros:.1%} of all"),
+            ("spoilt groups", f"{result.spoilt} of {result.num_scales} ({result.spoilt / result.num_scales:.2%})"),
         ]
 
 

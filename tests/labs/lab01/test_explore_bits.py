@@ -68,3 +68,14 @@ def test_the_explored_tensor_is_not_changed():
     explorer = explore_bits(x)
     explorer.controls["outlier"].value = 20
     assert np.array_equal(x, WEIGHTS)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_outlier_stays_in_the_picture_however_far_it_is_dragged(sign):
+    explorer = explore_bits(sign * np.append(WEIGHTS, np.float32(6)))
+    low, high = explorer._grid.get_xlim()
+    for factor in (1.0, 3.0, 20.0):
+        explorer.controls["outlier"].value = factor
+        (seen,), _ = explorer._outlier.get_data()
+        assert seen == explorer.result.outlier == pytest.approx(6 * sign * factor)
+        assert low < seen < high

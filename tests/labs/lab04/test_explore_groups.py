@@ -71,8 +71,27 @@ def test_the_window_shows_the_row_with_the_outlier_and_starts_with_a_group(explo
 
 
 def test_small_groups_contain_the_damage(explorer):
-    zeros = [explorer.compute({"num_bits": 4, "group_size": size}).zeros_seen for size in (256, 64, 16)]
-    assert zeros[0] > 2 * zeros[1] > 2 * zeros[2]
+    results = [explorer.compute({"num_bits": 4, "group_size": size}) for size in (256, 64, 16)]
+    lost = [np.mean(result.codes == 0) for result in results]
+    assert lost == sorted(lost, reverse=True)
+    assert [result.spoilt for result in results] == [1, 1, 1], "the outlier spoils its group, however small"
+    assert all(np.count_nonzero(result.spoilt_seen) == 1 for result in results)
+    assert "1 of 912 (0.11%)" in dict(explorer.describe(results[-1]))["spoilt groups"]
+
+
+@pytest.mark.parametrize("num_bits", [2, 4])
+@pytest.mark.parametrize("group_size", [256, 16])
+def test_a_group_is_spoilt_if_more_than_half_of_its_weights_become_0(explorer, num_bits, group_size):
+    q, _ = quantize_group(W, num_bits, group_size)
+    groups = [row[start : start + group_size] for row in q for start in range(0, W.shape[1], group_size)]
+    result = explorer.compute({"num_bits": num_bits, "group_size": group_size})
+    assert result.spoilt == sum(np.mean(group == 0) > 0.5 for group in groups)
+
+
+def test_a_group_that_was_zero_before_is_not_spoilt():
+    pruned = W[:2, :512] * (np.arange(512) % 4 == 0)  # three quarters are 0, and stay what they are
+    pruned[0, :256] = 0
+    assert explore_groups(pruned).compute({"num_bits": 8, "group_size": 256}).spoilt == 0
 
 
 def test_without_a_kernel_there_is_a_picture_and_a_text(explorer):

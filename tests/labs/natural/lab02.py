@@ -283,3 +283,54 @@ def in_range_clips_x_before_widening(x, low, high, num_bits=8):
     zero_point = int(np.round(-low / scale))
     q = np.clip(np.round(x / scale) + zero_point, 0, qmax)
     return q.astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point
+
+
+@mistake("asymmetric_gain", "10 log10")
+def gain_of_scales_as_if_they_were_powers(low, high, num_bits=8):
+    low, high = min(low, 0), max(high, 0)
+    symmetric = max(-low, high) / (2 ** (num_bits - 1) - 1)
+    return 10 * np.log10(symmetric / ((high - low) / (2**num_bits - 1)))
+
+
+@mistake("asymmetric_gain", "widened")
+def gain_without_zero(low, high, num_bits=8):
+    symmetric = max(abs(low), abs(high)) / (2 ** (num_bits - 1) - 1)
+    asymmetric = (high - low) / (2**num_bits - 1) or 1.0
+    return 20 * np.log10(symmetric / asymmetric)
+
+
+@mistake("asymmetric_gain", "unused code")
+def gain_of_the_imbalance_only(low, high, num_bits=8):
+    low, high = min(low, 0), max(high, 0)
+    return 20 * np.log10(1 + abs(high + low) / (high - low))
+
+
+@mistake("asymmetric_gain", "largest value only")
+def gain_over_the_largest_value(low, high, num_bits=8):
+    low, high = min(low, 0), max(high, 0)
+    symmetric = high / (2 ** (num_bits - 1) - 1)
+    asymmetric = (high - low) / (2**num_bits - 1)
+    return 20 * np.log10(symmetric / asymmetric)
+
+
+@mistake("asymmetric_gain", "upside down")
+def gain_with_the_ratio_turned(low, high, num_bits=8):
+    low, high = min(low, 0), max(high, 0)
+    symmetric = max(-low, high) / (2 ** (num_bits - 1) - 1)
+    asymmetric = (high - low) / (2**num_bits - 1)
+    return 20 * np.log10(asymmetric / symmetric)
+
+
+@mistake("asymmetric_gain", "natural logarithm")
+def gain_with_np_log(low, high, num_bits=8):
+    low, high = min(low, 0), max(high, 0)
+    symmetric = max(-low, high) / (2 ** (num_bits - 1) - 1)
+    return 20 * np.log(symmetric * (2**num_bits - 1) / (high - low))
+
+
+@mistake("asymmetric_gain", "largest value only")  # the same: 1 + r is 2 max / (max - min) then
+def gain_without_an_absolute_value(low, high, num_bits=8):
+    """r without |...|: a range that is mostly negative gains less than nothing."""
+    low, high = min(low, 0), max(high, 0)
+    r = (high + low) / (high - low)
+    return 20 * np.log10((1 + r) * (2**num_bits - 1) / (2**num_bits - 2))

@@ -310,3 +310,55 @@ def token_no_keepdims(x, num_bits=8):
     peak = np.abs(x).max(axis=-1, keepdims=True)
     scale = np.where(peak == 0, 1.0, peak / (2 ** (num_bits - 1) - 1))
     return _codes(x, scale, num_bits), scale[..., 0]
+
+
+@mistake("sqnr_per_channel", "axis is reduced")
+def sqnr_with_the_axis_handed_to_mean(original, dequantized, axis):
+    noise = np.mean((original - dequantized) ** 2, axis=axis)
+    return 10 * np.log10(np.mean(original**2, axis=axis) / noise)
+
+
+@mistake("sqnr_per_channel", "0 / 0|floor")
+def sqnr_with_an_epsilon(original, dequantized, axis):
+    others = tuple(i for i in range(original.ndim) if i != axis % original.ndim)
+    noise = np.mean((original - dequantized) ** 2, axis=others)
+    return 10 * np.log10(np.mean(original**2, axis=others) / (noise + 1e-12))
+
+
+@mistake("sqnr_per_channel", "20 log10")
+def sqnr_with_20_log10(original, dequantized, axis):
+    others = tuple(i for i in range(original.ndim) if i != axis % original.ndim)
+    noise = np.mean((original - dequantized) ** 2, axis=others)
+    return 20 * np.log10(np.mean(original**2, axis=others) / noise)
+
+
+@mistake("sqnr_per_channel", "negative axis")
+def sqnr_where_minus_one_is_no_axis(original, dequantized, axis):
+    others = tuple(i for i in range(original.ndim) if i != axis)
+    noise = np.mean((original - dequantized) ** 2, axis=others)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = 10 * np.log10(np.mean(original**2, axis=others) / noise)
+    return np.where(noise == 0, np.inf, found)
+
+
+@mistake("sqnr_per_channel", "signal of all channels")
+def sqnr_with_the_power_of_the_tensor(original, dequantized, axis):
+    others = tuple(i for i in range(original.ndim) if i != axis % original.ndim)
+    noise = np.mean((original - dequantized) ** 2, axis=others)
+    return 10 * np.log10(np.mean(original**2) / np.where(noise == 0, np.nan, noise))
+
+
+@mistake("sqnr_per_channel", "variance")
+def sqnr_with_np_var(original, dequantized, axis):
+    others = tuple(i for i in range(original.ndim) if i != axis % original.ndim)
+    noise = np.mean((original - dequantized) ** 2, axis=others)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = 10 * np.log10(np.var(original, axis=others) / noise)
+    return np.where(noise == 0, np.inf, found)
+
+
+@mistake("sqnr_per_channel", "0 / 0")
+def sqnr_without_a_thought_of_zeros(original, dequantized, axis):
+    others = tuple(i for i in range(original.ndim) if i != axis % original.ndim)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 10 * np.log10(np.mean(original**2, axis=others) / np.mean((original - dequantized) ** 2, axis=others))

@@ -466,3 +466,80 @@ def pack3_two_in_a_byte(q):
     """Two codes a byte, and two bits of each byte empty."""
     low = (_even(q).astype(np.uint8)) & 7
     return low[..., 0::2] | (low[..., 1::2] << 3)
+
+
+def grouped(x, group_size):
+    n = x.shape[-1]
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -n % group_size)]).reshape(*x.shape[:-1], -1, group_size)
+
+
+def unsigned(steps, num_bits, x):
+    q = np.clip(steps, 0, 2**num_bits - 1).reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
+    return q.astype(np.uint8 if num_bits <= 8 else np.uint16)
+
+
+@mistake("quantize_group_asymmetric", "range leaves 0 out")
+def range_of_each_group_as_it_is(x, num_bits=4, group_size=128):
+    g = grouped(x, min(group_size, x.shape[-1]))
+    low, high = g.min(-1, keepdims=True), g.max(-1, keepdims=True)
+    scales = (high - low) / (2**num_bits - 1)
+    scales = np.where(scales == 0, 1, scales)
+    zeros = np.round(-low / scales).astype(np.int32)
+    return unsigned(np.round(g / scales) + zeros, num_bits, x), scales[..., 0], zeros[..., 0]
+
+
+@mistake("quantize_group_asymmetric", "one range for the whole tensor|one range a row")
+def range_of_the_tensor(x, num_bits=4, group_size=128):
+    g = grouped(x, group_size)
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / (2**num_bits - 1) or 1.0
+    zero = int(np.round(-low / scale))
+    shape = g.shape[:-1]
+    return unsigned(np.round(g / scale) + zero, num_bits, x), np.full(shape, scale), np.full(shape, zero)
+
+
+@mistake("quantize_group_asymmetric", "moved by half")
+def quantize_group_plus_eight(x, num_bits=4, group_size=128):
+    g = grouped(x, group_size)
+    scales = np.abs(g).max(-1, keepdims=True) / (2 ** (num_bits - 1) - 1)
+    scales = np.where(scales == 0, 1, scales)
+    half = 2 ** (num_bits - 1)
+    return unsigned(np.round(g / scales) + half, num_bits, x), scales[..., 0], np.full(scales.shape[:-1], half)
+
+
+@mistake("quantize_group_asymmetric", "stored as a float")
+def zero_points_that_np_round_gives(x, num_bits=4, group_size=128):
+    g = grouped(x, group_size)
+    low, high = g.min(-1, keepdims=True).clip(None, 0), g.max(-1, keepdims=True).clip(0)
+    scales = np.where(high > low, (high - low) / (2**num_bits - 1), 1)
+    zeros = np.round(-low / scales)
+    return unsigned(np.round(g / scales) + zeros, num_bits, x), scales[..., 0], zeros[..., 0]
+
+
+@mistake("quantize_group_asymmetric", "divides by zero")
+def no_guard_for_a_silent_group(x, num_bits=4, group_size=128):
+    g = grouped(x, group_size)
+    low, high = g.min(-1, keepdims=True).clip(None, 0), g.max(-1, keepdims=True).clip(0)
+    scales = (high - low) / (2**num_bits - 1)
+    with np.errstate(all="ignore"):
+        zeros = np.round(-low / scales).astype(np.int32)
+        return unsigned(np.round(g / scales) + zeros, num_bits, x), scales[..., 0], zeros[..., 0]
+
+
+@mistake("quantize_group_asymmetric", "axis of length 1")
+def scales_with_keepdims(x, num_bits=4, group_size=128):
+    g = grouped(x, group_size)
+    low, high = g.min(-1, keepdims=True).clip(None, 0), g.max(-1, keepdims=True).clip(0)
+    scales = np.where(high > low, (high - low) / (2**num_bits - 1), 1)
+    zeros = np.round(-low / scales).astype(np.int32)
+    return unsigned(np.round(g / scales) + zeros, num_bits, x), scales, zeros
+
+
+@mistake("quantize_group_asymmetric")
+def zero_point_of_the_first_group(x, num_bits=4, group_size=128):
+    g = grouped(x, group_size)
+    low, high = g.min(-1, keepdims=True).clip(None, 0), g.max(-1, keepdims=True).clip(0)
+    scales = np.where(high > low, (high - low) / (2**num_bits - 1), 1)
+    zeros = np.round(-low / scales).astype(np.int32)
+    zeros = np.broadcast_to(zeros[..., :1, :], zeros.shape)
+    return unsigned(np.round(g / scales) + zeros, num_bits, x), scales[..., 0], zeros[..., 0]
