@@ -1,4 +1,4 @@
-"""nbgrader, for who grades: ~/.jupyter/nbgrader_config.py of the instructor."""
+"""nbgrader for who grades, as ~/.jupyter/nbgrader_config.py."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""nbgrader, for every account: /etc/jupyter/nbgrader_config.py."""
+"""nbgrader for every account, as /etc/jupyter/nbgrader_config.py."""
 
 c = get_config()  # noqa: F821
 
