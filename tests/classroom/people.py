@@ -42,9 +42,10 @@ class Student(Person):
 
     def fetch(self, lab):
         """Fetch a lab and open its notebook."""
-        self.page.get_by_role("button", name="Fetch").click()
-        self.page.get_by_role("button", name=lab).click()
-        self.page.get_by_role("link", name=lab).click()
+        self.page.get_by_role("button", name="Fetch", exact=True).click()
+        fetched = self.page.locator("#fetched_assignments_list")  # the folder beside it has the same name
+        fetched.get_by_role("button", name=lab).click()
+        fetched.get_by_role("link", name=lab).click()
         self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
 
     def cell(self, piece):
