@@ -78,9 +78,7 @@ def _workers(app: GradingApp, client: Client | None) -> Iterator[Client]:
     if client is not None:
         yield client
     elif app.scheduler:
-        from distributed import Client as DaskClient
-
-        with DaskClient(app.scheduler) as dask:
+        with _dask(app) as dask:
             yield dask
     else:
         with ThreadPoolExecutor(app.workers) as threads:  # each waits for one process
@@ -90,6 +88,14 @@ def _workers(app: GradingApp, client: Client | None) -> Iterator[Client]:
                 threads.shutdown(wait=False, cancel_futures=True)
                 end_children()
                 raise
+
+
+def _dask(app: GradingApp) -> Any:
+    try:
+        from distributed import Client as DaskClient
+    except ModuleNotFoundError:
+        app.fail("--scheduler needs dask: pip install distributed")
+    return DaskClient(app.scheduler)
 
 
 def _graded(app: GradingApp, everyone: list[str], arguments: list[str], client: Client) -> Iterator[Outcome]:
