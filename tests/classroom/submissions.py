@@ -44,16 +44,23 @@ def beginning(source):
     return edited(lambda notebook: [new_code_cell(source), *notebook.cells])
 
 
-def without(name):
-    """A solution in which one function returns None."""
+def half_done(notebook):
+    """The last function returns None."""
+    for cell in notebook.cells:
+        if grade_id(cell) == EXERCISES[1]:
+            cell.source = NOTHING.format(name=EXERCISES[1])
+    return notebook.cells
 
-    def edit(notebook):
-        for cell in notebook.cells:
-            if grade_id(cell) == name:
-                cell.source = NOTHING.format(name=name)
-        return notebook.cells
 
-    return edited(edit)
+def with_an_edited_check(notebook):
+    """The first function returns None; its check is edited, and what that is worth."""
+    for cell in notebook.cells:
+        if grade_id(cell) == EXERCISES[0]:
+            cell.source = NOTHING.format(name=EXERCISES[0])
+        if grade_id(cell) == f"check_{EXERCISES[0]}":
+            cell.source = "pass"
+            cell.metadata.nbgrader.points = 100
+    return notebook.cells
 
 
 def printed(notebook):
@@ -72,8 +79,8 @@ RIGHT = edited(lambda notebook: notebook.cells)
 UNCHECKED = edited(lambda notebook: [cell for cell in notebook.cells if "check" not in grade_id(cell)])
 GRADED = {  # student: what they hand in, and the points that each check then earns; None: to be given by hand
     "ada": (RIGHT, [3, 1]),
-    "bob": (without("quantize_symmetric"), [0, 1]),
-    "cyd": (without("dequantize_symmetric"), [3, 0]),
+    "bob": (edited(with_an_edited_check), [0, 1]),
+    "cyd": (edited(half_done), [3, 0]),
     "emptied": (edited(lambda notebook: []), [None, None]),
     "huge": (edited(printed), [3, 1]),
     "unchecked": (UNCHECKED, [None, None]),

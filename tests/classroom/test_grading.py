@@ -16,7 +16,9 @@ import pytest
 from nbgrader import api
 
 from labutils.course.grading.failures import FAILURES
+from labutils.course.grading.marks import BY_HAND
 from labutils.course.grading.run import grade_class
+from labutils.labs.catalogue import EXERCISES
 from tests.classroom.course import COPIED_CELLS, ROOT, nbgrader
 from tests.classroom.submissions import (
     DEAF,
@@ -34,7 +36,7 @@ from tests.classroom.submissions import (
 
 pytestmark = pytest.mark.classroom
 COMMAND = [sys.executable, "-m", "labutils.grading", LAB, "--workers=2", "--memory=0.8"]
-STOPS_A_CLASS = {"copies", "old"}  # at whom nbgrader itself ends
+NO_TIME = "submitted/ada/small/timestamp.txt holds no time"
 SERIAL = sorted([*GRADED, "cut"])  # graded by nbgrader itself beside it
 
 
@@ -244,7 +246,7 @@ def test_one_process_at_a_time_grades_in_a_course(course, capsys):
 def test_a_time_that_is_none_is_named(course):
     hand_in(course, "ada", RIGHT, time="yesterday or so")
     (mark,) = grade_class([LAB])
-    assert mark.note.endswith("submitted/ada/small/timestamp.txt holds no time: write the time into it, or delete it")
+    assert mark.note.endswith(f"{NO_TIME}: write the time into it, or delete it")
 
 
 def test_processes_of_dask_give_the_same_marks(course):
@@ -280,3 +282,25 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+TEACHING = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+
+
+def section(title):
+    return TEACHING.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_the_teachers_page_quotes_what_the_command_says():
+    quoted = re.findall(
+        r'"(.+?)"', TEACHING.partition("## When a notebook comes back damaged")[2].partition("\n## ")[0]
+    )
+    said = [reason.format(detail="4 GB") for reason, _ in FAILURES.values()] + [BY_HAND, NO_TIME]
+    assert len(quoted) > 5
+    assert [each for each in quoted if not any(each in sentence for sentence in said)] == []
+
+
+def test_the_mistakes_on_the_teachers_page_are_those_that_checks_name():
+    rows = re.findall(r"^\| (\d\d) \| (.+?) \|", section("What students get stuck on"), re.MULTILINE)
+    known = {(each.lab[:2], mistake.name) for each in EXERCISES.values() for mistake in each.misconceptions}
+    assert rows and set(rows) <= known
