@@ -53,7 +53,8 @@ def record(app: GradingApp, job: Job, outcome: Outcome) -> Outcome:
         job.log.unlink(missing_ok=True)
     else:
         _enter(app, job.student)
-    shutil.rmtree(Path(app.coursedir.root, job.place))
+    # A student's code may have made a folder that cannot be emptied: the next run tries again.
+    shutil.rmtree(Path(app.coursedir.root, job.place), ignore_errors=True)
     return outcome
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -52,7 +53,8 @@ def _handed_in(app: GradingApp) -> list[str]:
     course = app.coursedir
     everyone = students(course)
     if not everyone:
-        app.fail("Nothing was handed in: there is no %s", course.format_path("submitted", "*", course.assignment_id))
+        missing = course.format_path(course.submitted_directory, course.student_id, course.assignment_id)
+        app.fail("Nothing was handed in: there is no %s", missing)
     if course.assignment_id not in (known := assignments(app)):
         app.fail("The gradebook knows %s: run `nbgrader generate_assignment %s` first", known, course.assignment_id)
     return everyone
@@ -68,8 +70,8 @@ def _only_writer(app: GradingApp) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back by the system, however the process ends
         except BlockingIOError:
             app.fail("Another process grades in %s", app.coursedir.root)
-        for left in place.glob("*/"):
-            shutil.rmtree(left)
+        for left in filter(Path.is_dir, place.iterdir()):
+            shutil.rmtree(left, ignore_errors=True)
         yield place
 
 
@@ -102,7 +104,7 @@ def _graded(app: GradingApp, everyone: list[str], arguments: list[str], client: 
     """Grade who is due, with a progress bar of students."""
     force = Autograde(coursedir=app.coursedir, parent=app).force
     due = [student for student in everyone if is_due(app.coursedir, student, force)]
-    jobs = [_job(app, student, number, arguments) for number, student in enumerate(due)]
+    jobs = [_job(app, student, arguments) for student in due]
     failed = 0
     with tqdm(total=len(everyone), initial=len(everyone) - len(due), unit="student", desc="graded") as bar:
         for job, outcome in _as_completed(jobs, client):
@@ -113,11 +115,11 @@ def _graded(app: GradingApp, everyone: list[str], arguments: list[str], client: 
             yield outcome
 
 
-def _job(app: GradingApp, student: str, number: int, arguments: list[str]) -> Job:
+def _job(app: GradingApp, student: str, arguments: list[str]) -> Job:
     course = app.coursedir
-    log = Path(course.root, PLACE, f"{course.assignment_id}-{student}.log")
-    place = os.path.join(PLACE, f"{number:04}")
-    Path(course.root, place).mkdir()
+    shared = Path(course.root, PLACE)
+    place = os.path.join(PLACE, Path(tempfile.mkdtemp(dir=shared)).name)
+    log = shared / f"{course.assignment_id}-{student}.log"
     return Job(student, place, log, Path.cwd(), tuple(arguments), app.limits)
 
 
