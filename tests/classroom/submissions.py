@@ -14,7 +14,7 @@ NAME = f"{LAB}.ipynb"
 EXERCISES = ("quantize_symmetric", "dequantize_symmetric")
 DUE = datetime(2026, 11, 21)
 NOTHING = "def {name}(*args, **kwargs):\n    return None"
-DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    pass"
+DEAF = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    time.sleep(1)"
 BOMB = "grown = []\nwhile True:\n    grown.append(bytearray(b'x') * 50_000_000)"
 DAEMON = "import subprocess\nsubprocess.Popen(['sleep', '987654'], start_new_session=True)"
 
