@@ -1,7 +1,7 @@
 """Run all benchmarks and print their tables.
 
-They run in one thread, so that they compare code and not scheduling; `linear` also runs in two, and `browser` in as
-many as there are cores.
+They run in one thread, so that they compare code and not scheduling; `linear` also runs in two, `grading` in two
+processes, and `browser` in as many threads as there are cores.
 """
 
 import os
@@ -19,6 +19,7 @@ from benchmarks import (
     browser,
     encoding,
     explorer,
+    grading,
     grids,
     imports,
     linear,
@@ -49,6 +50,7 @@ def main():
         ("Peak memory beyond the input, choose + quantize + dequantize", memory.table(progress=progress)),
         ("A checkpoint quantized file by file, 4 bits in groups of 128", shards.table(progress=progress)),
         ("Digits read right in few bits, activations in 8", training.table(progress=progress)),
+        ("A class graded, lab 01", grading.table(progress=progress)),
     ]
     print(machine())
     for title, rows in sections:

@@ -1,10 +1,12 @@
 """The benchmarks run, compare like with like, and count right. What they measure is not tested: machines differ."""
 
+import contextlib
 import math
 
 import numpy as np
 import pytest
 
+pytest.importorskip("nbgrader")
 pytest.importorskip("torchao")
 pytest.importorskip("playwright")
 torch = pytest.importorskip("torch")
@@ -14,6 +16,7 @@ from benchmarks import (
     decoding,
     encoding,
     explorer,
+    grading,
     grids,
     imports,
     language,
@@ -168,6 +171,16 @@ def test_the_first_token_alone_is_left_out_of_the_calibration():
     every, rest = seen.values()
     assert every == bench.batches.flatten().tolist()
     assert rest == bench.batches[:, 0, 1:].flatten().tolist()
+
+
+def test_the_grading_table_has_a_row_for_each_way_to_grade(monkeypatch):
+    seconds = {"nbgrader": 60.0, "--workers=1": 48.0, "--workers=2": 24.0}
+    monkeypatch.setattr(grading, "course", lambda lab: contextlib.nullcontext("a course"))
+    monkeypatch.setattr(grading, "hand_in", lambda *_: None)
+    monkeypatch.setattr(grading, "graded", lambda _, command: seconds[{*command}.intersection(seconds).pop()])
+    rows = grading.table(students=12)
+    assert [row["s for a submission"] for row in rows] == [5, 4, 2]
+    assert [row["times as fast"] for row in rows] == [1, 1.25, 2.5]
 
 
 def test_every_explorer_update_computes_anew():
