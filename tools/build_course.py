@@ -99,11 +99,15 @@ def source_url() -> str:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Source"]
 
 
+def colab_url(stem: str) -> str:
+    """Where Colab opens a student's notebook."""
+    repository = source_url().removeprefix("https://github.com/")
+    return f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{stem}.ipynb"
+
+
 def links(path: Path) -> str:
     """Markdown of the Colab badge and of links to the previous and the next lesson."""
-    repository = source_url().removeprefix("https://github.com/")
-    colab = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{path.stem}.ipynb"
-    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})"
+    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_url(path.stem)})"
     every = lessons()
     place = every.index(path)
     around = [badge]

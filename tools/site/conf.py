@@ -1,0 +1,40 @@
+"""Sphinx's settings: https://www.sphinx-doc.org/en/master/usage/configuration.html"""
+
+from importlib.metadata import version as version_of
+
+from tools.build_course import source_url
+
+project = "Quantization labs"
+copyright = "MIT (code) and CC BY 4.0 (text and pictures)"
+version = release = version_of("quantization-labs")
+
+extensions = ["myst_nb", "sphinx_copybutton", "tools.site.mathematics", "tools.site.markup"]
+
+# Markdown and notebooks. Cells have been executed, and what they printed comes with them.
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}  # would come from another host
+nb_merge_streams = True
+nb_output_stderr = "show"
+myst_enable_extensions = ["deflist", "dollarmath"]
+myst_heading_anchors = 4
+myst_links_external_new_tab = False
+
+html_theme = "sphinx_book_theme"
+html_title = project
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+html_copy_source = html_show_sourcelink = False
+html_permalinks_icon = "#"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
+html_theme_options = {
+    "navbar_persistent": [],  # the side bar has the search
+    "repository_url": source_url(),
+    "use_repository_button": True,
+    "use_download_button": False,  # pages have links to the notebook as a student opens it
+    "show_navbar_depth": 1,
+    "max_navbar_depth": 2,
+    "home_page_in_toc": True,
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
