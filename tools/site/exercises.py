@@ -16,8 +16,8 @@ DIFFICULTY = {"●○○": "easy", "●●○": "medium", "●●●": "hard"}
 INTRODUCTION = """\
 # All exercises
 
-A check runs what you write on many inputs. Where it fails, it looks for the mistake that explains your answers among those it
-knows. Stretch exercises are marked with +.
+A check runs what you write on many inputs. Where it fails, it looks for the mistake that explains your answers, among
+those it knows. Stretch exercises are marked with +.
 """
 HEAD = "| exercise | difficulty | minutes | points | known mistakes |\n|---|---|---:|---:|---:|"
 

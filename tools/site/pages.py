@@ -1,7 +1,7 @@
 """Which files become pages, and where links between them lead.
 
-Sphinx's source has the layout of the repository, so that a link from file to file is a link from page to page. A link to
-a file that is no page leads to the repository.
+Sphinx's source has the layout of the repository, so that a link from file to file is a link from page to page. A link
+to a file that is no page leads to the repository.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def all_pages(solutions: dict[str, NotebookNode]) -> Iterator[tuple[str, str | N
     labs = [f"{title(stem)} </notebooks/{stem}>" for stem in solutions]
     solved = [f"Solution of {title(stem)} </solutions/{stem}>" for stem in solutions]
     course = ["exercises", *(document.removesuffix(".md") for document in documents), "solutions/index"]
-    yield "solutions/index.md", SOLUTIONS + contents("Solutions", solved, "maxdepth: 1")
+    yield "solutions/index.md", SOLUTIONS + contents("Solutions", solved, ":maxdepth: 1")
     yield "index.md", text_of("README.md") + contents("Labs", labs) + contents("The course", course)
 
 
@@ -86,9 +86,9 @@ def title(stem: str) -> str:
     return heading(ROOT / "lessons" / f"{stem}.py").partition(":")[0]
 
 
-def contents(caption: str, entries: list[str], shown: str = "hidden:") -> str:
+def contents(caption: str, entries: list[str], option: str = ":hidden:") -> str:
     """Markdown of a list of pages, by which Sphinx orders them."""
-    return "\n".join(["", "```{toctree}", f":{shown}", f":caption: {caption}", "", *entries, "```", ""])
+    return "\n".join(["", "```{toctree}", option, f":caption: {caption}", "", *entries, "```", ""])
 
 
 def with_links(text: str, path: str, pages: dict) -> str:
