@@ -143,6 +143,10 @@ class Explorer:
         except Wrong as wrong:
             return self._shown_error(wrong)
 
+    def still(self) -> bytes:
+        """A PNG of what never moves."""
+        return self._render([])
+
     def show(self, result: Any, busy: bool = False) -> None:
         """Draw and describe a result; `busy` says that a more complete one is being computed."""
         self.result = result
@@ -162,7 +166,7 @@ class Explorer:
         return Shown(self._render(self._moving), tuple(self.describe(result)), self.note(result))
 
     def _shown_error(self, wrong: Wrong) -> Shown:
-        return Shown(self._render([]), wrong=wrong)
+        return Shown(self.still(), wrong=wrong)
 
     def _put(self, shown: Shown, busy: bool = False) -> None:
         self._text = shown.text(self.title)
