@@ -21,6 +21,7 @@ import sys
 import tempfile
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jupytext
 import nbformat
@@ -30,6 +31,9 @@ from tqdm import tqdm
 
 from labutils.data import trained
 from labutils.labs.catalogue import EXERCISES
+
+if TYPE_CHECKING:
+    from nbclient import NotebookClient
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -184,14 +188,17 @@ def require_models(lesson: NotebookNode, path: Path) -> None:
             raise SystemExit(f"{path.name} has cells that need the trained {tag}: {missing}")
 
 
-def executed(lesson: NotebookNode) -> NotebookNode:
-    """Return the lesson with outputs. Of an explorer the picture is kept, and not the widget, which needs a kernel."""
+def executed(lesson: NotebookNode, client: type[NotebookClient] | None = None) -> NotebookNode:
+    """Return the lesson with outputs. Of an explorer the picture is kept, and not the widget, which needs a kernel.
+
+    client  what executes it, where more is to be done with the kernel's messages than to store them
+    """
     from nbclient import NotebookClient
 
     notebook = copy.deepcopy(lesson)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["LABUTILS_PROGRESS"] = str(Path(scratch) / "progress")
-        NotebookClient(
+        (client or NotebookClient)(
             notebook,
             timeout=600,
             kernel_name="python3",
