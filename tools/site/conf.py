@@ -22,7 +22,8 @@ myst_links_external_new_tab = False
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["static"]
-html_css_files = ["site.css"]
+html_css_files = ["site.css", "explorer.css"]
+html_js_files = [("explorer.js", {"defer": "defer"})]
 html_math_renderer = "mathml"
 html_copy_source = html_show_sourcelink = False
 html_permalinks_icon = "#"

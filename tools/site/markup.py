@@ -1,4 +1,4 @@
-"""What a page's HTML is mended in: heads of tables without words, and how folded code is labelled."""
+"""What is mended in a page's HTML: heads of tables without words, and how folded code is labelled."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sphinx.transforms import SphinxTransform
 
 def setup(app: Sphinx) -> dict:
     app.add_transform(WithoutEmptyHeads)
+    app.connect("html-page-context", without_empty_header_cells)
     app.add_node(HideCodeCellNode, override=True, html=(open_fold, close_fold))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -25,6 +26,11 @@ class WithoutEmptyHeads(SphinxTransform):
         for head in list(self.document.findall(nodes.thead)):
             if not head.astext().strip():
                 head.parent.remove(head)
+
+
+def without_empty_header_cells(app: Sphinx, name: str, template: str, context: dict, document: nodes.document) -> None:
+    """The corner of a table that names rows and columns names nothing."""
+    context["body"] = context.get("body", "").replace('<th class="head"><p></p></th>', "<td></td>")
 
 
 def open_fold(writer, node: HideCodeCellNode) -> None:
