@@ -100,7 +100,16 @@ def read(path: Path) -> NotebookNode:
 
 def source_url() -> str:
     """The project's address: [project.urls] Source in pyproject.toml."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Source"]
+    return urls()["Source"]
+
+
+def site_url() -> str:
+    """The web site's address: [project.urls] Documentation in pyproject.toml."""
+    return urls()["Documentation"]
+
+
+def urls() -> dict[str, str]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
 
 
 def colab_url(stem: str) -> str:
@@ -110,11 +119,11 @@ def colab_url(stem: str) -> str:
 
 
 def links(path: Path) -> str:
-    """Markdown of the Colab badge and of links to the previous and the next lesson."""
+    """Markdown of the Colab badge and of links to the lesson's page on the site, the previous and the next lesson."""
     badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_url(path.stem)})"
     every = lessons()
     place = every.index(path)
-    around = [badge]
+    around = [badge, f"[Read on the web]({site_url()}/notebooks/{path.stem}.html)"]
     if place > 0:
         around.append(f"← [{heading(every[place - 1])}]({every[place - 1].stem}.ipynb)")
     if place + 1 < len(every):

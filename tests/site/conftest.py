@@ -8,22 +8,13 @@ import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
+from tests.site.built import build_all
 from tools.browser import FLAGS, find_browser
-from tools.build_course import lessons
-from tools.site.build import build
-from tools.site.execution import site_notebook
-from tools.site.pages import stored
-
-MOVES = "02_asymmetric"
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The folder of the site: lab MOVES with a few states of its explorers, the others with the outputs that are stored."""
-    out = tmp_path_factory.mktemp("site")
-    solutions = {path.stem: stored("solutions", path.stem) for path in lessons()}
-    solutions[MOVES] = site_notebook(MOVES, out / "states", seconds=0)
-    return build(out, solutions, out / "states").parent
+    return build_all(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,15 @@ from tools.site.execution import site_notebook
 from tools.site.recording import SECONDS
 
 
+WHERE = ROOT / "build" / "site"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.site", description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="*", help="beginnings of lesson names, such as 01; all by default")
     parser.add_argument("--no-states", action="store_true", help="show the outputs that solutions store")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of computing, for the states of an explorer")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "site", help="where it is built")
+    parser.add_argument("--out", type=Path, default=WHERE, help="where it is built")
     options = parser.parse_args()
     stems = [path.stem for path in lessons() if path.stem.startswith(tuple(options.only) or "")]
     if not stems:
