@@ -59,7 +59,10 @@
     keep(place, kept) {
       this.bitmaps.delete(place);
       this.bitmaps.set(place, kept);
-      if (this.bitmaps.size > KEPT) this.bitmaps.delete(this.bitmaps.keys().next().value);
+      if (this.bitmaps.size <= KEPT) return;
+      const [oldest, forgotten] = this.bitmaps.entries().next().value;
+      this.bitmaps.delete(oldest);
+      Promise.resolve(forgotten).then((bitmap) => bitmap.close()); // its 5 MB at once, and not with the next collection
     }
   }
 
@@ -88,6 +91,9 @@
       await this.lab.decoded.get(this.state()[0]);
       this.drawPicture();
       this.image.after(this.canvas);
+      new ResizeObserver(([{ target }]) => { // on a phone it is scrolled, also by keys
+        target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
+      }).observe(this.image.parentElement);
       this.root.prepend(element("div", { className: "explorer-controls" }, ...this.data.controls.map((control, which) =>
         (control.buttons ? buttons : slider)(control, `${this.root.dataset.explorer}-${which}`, (at) => this.move(which, at)))));
       this.root.dataset.ready = "";
