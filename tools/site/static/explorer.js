@@ -59,7 +59,10 @@
     keep(place, kept) {
       this.bitmaps.delete(place);
       this.bitmaps.set(place, kept);
-      if (this.bitmaps.size > KEPT) this.bitmaps.delete(this.bitmaps.keys().next().value);
+      if (this.bitmaps.size <= KEPT) return;
+      const [oldest, forgotten] = this.bitmaps.entries().next().value;
+      this.bitmaps.delete(oldest);
+      Promise.resolve(forgotten).then((bitmap) => bitmap.close()); // its 5 MB at once, and not with the next collection
     }
   }
 
@@ -88,6 +91,9 @@
       await this.lab.decoded.get(this.state()[0]);
       this.drawPicture();
       this.image.after(this.canvas);
+      new ResizeObserver(([{ target }]) => { // on a phone it is scrolled, also by keys
+        target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
+      }).observe(this.image.parentElement);
       this.root.prepend(element("div", { className: "explorer-controls" }, ...this.data.controls.map((control, which) =>
         (control.buttons ? buttons : slider)(control, `${this.root.dataset.explorer}-${which}`, (at) => this.move(which, at)))));
       this.root.dataset.ready = "";
@@ -104,7 +110,7 @@
       const [, , kind, note, ...cells] = this.state();
       this.write(kind, this.lab.strings[note], cells.map((place) => this.lab.strings[place]));
       if (!this.drawPicture()) this.drawLater();
-      this.decodeNeighbours();
+      this.decodeNeighbours(which);
     }
 
     write(kind, note, texts) {
@@ -141,20 +147,22 @@
       if (place === this.state()[0]) this.drawPicture();
     }
 
-    /** Decode what each control could show next, the nearest first, so that it is there when it is wanted. */
-    async decodeNeighbours() {
-      const from = this.at.join(" ");
-      for (const place of this.neighbours()) {
+    /** Decode what could be shown next, so that it is there when it is wanted. */
+    async decodeNeighbours(moved) {
+      const from = this.at.join(" "), near = this.neighbours(moved);
+      near.forEach((place) => this.lab.decoded.ready(place)); // so that others are forgotten, and not these
+      for (const place of near) {
         if (from !== this.at.join(" ")) return; // it has moved on
         await this.lab.decoded.get(place);
       }
     }
 
-    neighbours() {
+    /** The sheets of all states that one move of a control leads to: first of the one that moves now, the nearest first. */
+    neighbours(moved) {
       const near = [];
       this.data.controls.forEach(({ texts }, which) => texts.forEach((_, at) => {
-        const place = this.state(this.at.with(which, at))[0];
-        near.push([Math.abs(at - this.at[which]), place]);
+        const distance = Math.abs(at - this.at[which]) + (which === moved ? 0 : texts.length);
+        near.push([distance, this.state(this.at.with(which, at))[0]]);
       }));
       near.sort(([a], [b]) => a - b);
       return [...new Set(near.map(([, place]) => place))].slice(0, KEPT - 2);
