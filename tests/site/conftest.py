@@ -32,7 +32,7 @@ class Quiet(SimpleHTTPRequestHandler):
         """Write nothing."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(site):
     """Where the site is served."""
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site)) as server:
@@ -41,8 +41,8 @@ def address(site):
         server.shutdown()
 
 
-@pytest.fixture(scope="session")
-def browser(chromium):
+@pytest.fixture(scope="module")  # tests in other files start their own, and a process may have one at a time
+def browser(chromium, site):
     with (
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=find_browser(), args=FLAGS) as browser,

@@ -206,7 +206,9 @@ def test_every_page_loads_in_silence_and_fits_a_phone(visit, pages):
     assert {path: width for path, width in wide.items() if width > PHONE["width"]} == {}
 
 
-@pytest.mark.parametrize(("path", "scheme"), [(path, scheme) for path, schemes in LOOKED_AT.items() for scheme in schemes])
+@pytest.mark.parametrize(
+    ("path", "scheme"), [(path, scheme) for path, schemes in LOOKED_AT.items() for scheme in schemes]
+)
 def test_axe_finds_nothing(visit, path, scheme):
     page, _ = visit(path, viewport=DESK, color_scheme=scheme)
     assert page.locator("html").get_attribute("data-theme") == scheme

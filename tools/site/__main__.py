@@ -18,7 +18,6 @@ from tools.site.build import build
 from tools.site.execution import site_notebook
 from tools.site.recording import SECONDS
 
-
 WHERE = ROOT / "build" / "site"
 
 
