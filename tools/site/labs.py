@@ -79,7 +79,7 @@ def fold(cell: NotebookNode) -> None:
     if not cell.metadata.get("jupyter", {}).get("source_hidden"):
         return
     title = TITLE.match(cell.source)
-    cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+    cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "hide-input"})
     if title:
         cell.source = cell.source[title.end() :]
         cell.metadata["mystnb"] = {"code_prompt_show": title[1], "code_prompt_hide": title[1]}

@@ -25,14 +25,7 @@ DOCUMENTS = (
 )  # fmt: skip
 ELSEWHERE = {"README.md": "index.md", "solutions": "solutions/index.md"}  # pages whose place is not that of the file
 LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#:]+)(?=(#[^)\s]*)?\))")
-CONTENTS = """
-```{{toctree}}
-:{shown}:
-:caption: {caption}
-
-{entries}
-```
-"""
+ANCHOR = re.compile(r'^<a id="[\w-]+"></a>\n', re.MULTILINE)  # for JupyterLab, whose headings have other names
 SOLUTIONS = """\
 # Solutions
 
@@ -63,7 +56,7 @@ def all_pages(solutions: dict[str, NotebookNode]) -> Iterator[tuple[str, str | N
         yield f"solutions/{stem}.ipynb", solution_page(stem, solution)
     documents = [document for document in DOCUMENTS if (ROOT / document).exists()]
     for document in documents:
-        yield document, text_of(document)
+        yield document, ANCHOR.sub("", text_of(document))
     yield "exercises.md", exercises_page(students)
     labs = [f"{title(stem)} </notebooks/{stem}>" for stem in solutions]
     solved = [f"Solution of {title(stem)} </solutions/{stem}>" for stem in solutions]
