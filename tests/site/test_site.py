@@ -38,7 +38,8 @@ def targets(page):
     """(what an element leads to or loads, whether it is loaded) of all elements of a page."""
     yield from ((link["href"], False) for link in page.find_all("a", href=True))
     for name, attribute in LOADED.items():
-        yield from ((element[attribute], True) for element in page.find_all(name, **{attribute: True}))
+        elements = page.find_all(name, **{attribute: True})
+        yield from ((element[attribute], True) for element in elements if element.get("rel") != ["canonical"])
 
 
 def problem_with(target, loaded, path, pages, site):

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as version_of
 
-from tools.build_course import source_url
+from tools.build_course import site_url, source_url
 
 project = "Quantization labs"
 copyright = "MIT (code) and CC BY 4.0 (text and pictures)"
@@ -21,6 +21,9 @@ myst_links_external_new_tab = False
 
 html_theme = "sphinx_book_theme"
 html_title = project
+html_baseurl = f"{site_url()}/"
+html_favicon = "static/favicon.svg"
+html_use_index = False
 html_static_path = ["static"]
 html_css_files = ["site.css", "explorer.css"]
 html_js_files = [("explorer.js", {"defer": "defer"})]

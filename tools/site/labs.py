@@ -24,8 +24,10 @@ TITLE_CELL, LINKS_CELL, SETUP_CELL = range(3)  # what tools/build_course.py begi
 def lab_page(stem: str, student: NotebookNode, solution: NotebookNode) -> NotebookNode:
     """The student's notebook with the outputs of the solution, but for those of exercises and their checks.
 
-    An exercise's heading gets a label, the name of its function.
+    An exercise's heading gets a label, the name of its function. ValueError where the two have other cells.
     """
+    if [cell.id for cell in student.cells] != [cell.id for cell in solution.cells]:
+        raise ValueError(f"notebooks/{stem}.ipynb and the solution have other cells: run `make build` first")
     outputs = {cell.id: cell.get("outputs", []) for cell in solution.cells if not is_exercise(cell)}
     page = copy.deepcopy(student)
     for cell in page.cells:

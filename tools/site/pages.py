@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from tools.build_course import ROOT, heading, source_url
+from tools.build_course import ROOT, heading, site_url, source_url
 from tools.site.exercises import exercises_page
 from tools.site.labs import lab_page, solution_page
 
@@ -62,7 +62,13 @@ def all_pages(solutions: dict[str, NotebookNode]) -> Iterator[tuple[str, str | N
     solved = [f"Solution of {title(stem)} </solutions/{stem}>" for stem in solutions]
     course = ["exercises", *(document.removesuffix(".md") for document in documents), "solutions/index"]
     yield "solutions/index.md", SOLUTIONS + contents("Solutions", solved, ":maxdepth: 1")
-    yield "index.md", text_of("README.md") + contents("Labs", labs) + contents("The course", course)
+    yield "index.md", front() + contents("Labs", labs) + contents("The course", course)
+
+
+def front() -> str:
+    """The README without the paragraph that leads here."""
+    paragraphs = text_of("README.md").split("\n\n")
+    return "\n\n".join(paragraph for paragraph in paragraphs if f"]({site_url()})" not in paragraph)
 
 
 def text_of(path: str) -> str:
