@@ -28,7 +28,8 @@ def site_notebook(stem: str, folder: Path, **options: Any) -> NotebookNode:
     with_explorers_kept = _untagged(lesson)
     first, last = new_code_cell(beginning(stem[:2], folder, options)), new_code_cell("_recording.write()")
     lesson.cells = [first, *lesson.cells, last]
-    solution = executed(lesson, watched(stem))
+    with tqdm(desc=stem) as bar:
+        solution = executed(lesson, watched(stem, bar))
     solution.cells = solution.cells[1:-1]
     for cell in solution.cells:
         if cell.id in with_explorers_kept:
@@ -50,9 +51,8 @@ def _untagged(lesson: NotebookNode) -> set[str]:
     return {cell.id for cell in varying}
 
 
-def watched(stem: str) -> type[NotebookClient]:
+def watched(stem: str, bar: tqdm) -> type[NotebookClient]:
     """A client that shows how far the kernel is with the states of an explorer."""
-    bar = tqdm(desc=stem)
 
     class Watched(NotebookClient):
         def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> NotebookNode | None:

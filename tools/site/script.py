@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labutils.course.controls import Choice
-from labutils.course.shown import Shown, Undone
+from labutils.course.shown import Shown
 from tools.site.pictures import SHEET, Background, webp
 from tools.site.states import Axis, states
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BYTES = 3_000_000  # of a lab's file: all its explorers together
 SHRINK = 0.97  # of the states that would fit if all took equal space
-NUMBERS, UNDONE, WRONG = range(3)  # kinds of readout
+NUMBERS, WRONG = range(2)  # kinds of readout
 
 Tell = Callable[[int, int], None]
 
@@ -100,7 +100,7 @@ def control_data(axis: Axis) -> dict[str, Any]:
 def readout(shown: Shown, strings: Pool) -> Iterator[int]:
     """Its kind, the note, and names and values in turn."""
     if shown.wrong:
-        yield from (UNDONE if isinstance(shown.wrong, Undone) else WRONG, strings[str(shown.wrong)])
+        yield from (WRONG, strings[str(shown.wrong)])
     else:
         yield from (NUMBERS, strings[shown.note])
         yield from (strings[text] for cell in shown.cells for text in cell)

@@ -91,8 +91,9 @@
       await this.lab.decoded.get(this.state()[0]);
       this.drawPicture();
       this.image.after(this.canvas);
-      new ResizeObserver(([{ target }]) => { // on a phone it is scrolled, also by keys
-        target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
+      new ResizeObserver(([{ target }]) => {
+        target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1; // on a phone it is scrolled, also by keys
+        this.readout.style.minHeight = "";
       }).observe(this.image.parentElement);
       this.root.prepend(element("div", { className: "explorer-controls" }, ...this.data.controls.map((control, which) =>
         (control.buttons ? buttons : slider)(control, `${this.root.dataset.explorer}-${which}`, (at) => this.move(which, at)))));
@@ -108,6 +109,7 @@
     move(which, at) {
       this.at[which] = at;
       const [, , kind, note, ...cells] = this.state();
+      this.readout.style.minHeight = `${this.readout.offsetHeight}px`; // what is below does not jump up
       this.write(kind, this.lab.strings[note], cells.map((place) => this.lab.strings[place]));
       if (!this.drawPicture()) this.drawLater();
       this.decodeNeighbours(which);
