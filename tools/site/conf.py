@@ -5,7 +5,6 @@ from importlib.metadata import version as version_of
 from tools.build_course import site_url, source_url
 
 project = "Quantization labs"
-copyright = "MIT (code) and CC BY 4.0 (text and pictures)"
 version = release = version_of("quantization-labs")
 
 extensions = ["myst_nb", "sphinx_copybutton", "tools.site.mathematics", "tools.site.markup"]
@@ -33,6 +32,8 @@ html_permalinks_icon = "#"
 html_sidebars = {"**": ["search-button-field.html", "sbt-sidebar-nav.html"]}
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_theme_options = {
+    "footer_content_items": ["extra-footer.html"],
+    "extra_footer": "<p>Code under the MIT license, text and pictures under CC BY 4.0.</p>",
     "navbar_persistent": [],  # the side bar has the search
     "repository_url": source_url(),
     "use_repository_button": True,

@@ -61,8 +61,8 @@ def all_pages(solutions: dict[str, NotebookNode]) -> Iterator[tuple[str, str | N
     labs = [f"{title(stem)} </notebooks/{stem}>" for stem in solutions]
     solved = [f"Solution of {title(stem)} </solutions/{stem}>" for stem in solutions]
     course = ["exercises", *(document.removesuffix(".md") for document in documents), "solutions/index"]
-    yield "solutions/index.md", SOLUTIONS + contents("Solutions", solved, ":maxdepth: 1")
-    yield "index.md", front() + contents("Labs", labs) + contents("The course", course)
+    yield "solutions/index.md", SOLUTIONS + contents(solved)
+    yield "index.md", front() + contents(labs, "Labs") + contents(course, "The course")
 
 
 def front() -> str:
@@ -85,9 +85,10 @@ def title(stem: str) -> str:
     return heading(ROOT / "lessons" / f"{stem}.py").partition(":")[0]
 
 
-def contents(caption: str, entries: list[str], option: str = ":hidden:") -> str:
-    """Markdown of a list of pages, by which Sphinx orders them."""
-    return "\n".join(["", "```{toctree}", option, f":caption: {caption}", "", *entries, "```", ""])
+def contents(entries: list[str], caption: str = "") -> str:
+    """Markdown of a list of pages, by which Sphinx orders them. With a caption only the side bar shows it."""
+    options = [":hidden:", f":caption: {caption}"] if caption else [":maxdepth: 1"]
+    return "\n".join(["", "```{toctree}", *options, "", *entries, "```", ""])
 
 
 def with_links(text: str, path: str, pages: dict) -> str:
