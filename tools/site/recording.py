@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labutils.course import explorer
 from labutils.course.explorer import Explorer
 from labutils.course.shown import Shown
 from labutils.formats.whole_files import whole_files
@@ -26,6 +27,7 @@ from tools.site.states import Axis, axes_of, states, thinned
 # machines of another speed, and explorers of nearly the same cost, come to the same.
 LIMITS = (8, 16, 32, 64, 128, 256, 400)
 SECONDS = 40.0  # of processor time for an explorer's states: one that runs a language model gets fewer of them
+PATIENCE = 60.0  # seconds for a function in one state: nobody waits, and on a busy machine a right answer is slow
 PROGRESS = "application/x-explorer-progress+json"  # a message to the process that executes the notebook
 
 Key = tuple[Any, ...]  # the values of the controls
@@ -54,19 +56,16 @@ class Recording:
     def __init__(self, lab: str, folder: str | Path, seconds: float = SECONDS, budget: int = BYTES):
         self.lab, self.folder, self.seconds, self.budget = lab, Path(folder), seconds, budget
         self.recorded: dict[str, Recorded] = {}
-        self._names: dict[int, str] = {}
-        self._explorers: list[Explorer] = []  # keeps them alive, and so their ids their own
+        self._names: dict[Explorer, str] = {}
 
-    def display(self, explorer: Explorer) -> tuple[dict[str, str], dict]:
+    def display(self, shown: Explorer) -> tuple[dict[str, str], dict]:
         """The MIME bundle of an explorer: its first state as HTML and as text."""
-        if id(explorer) not in self._names:
-            self._explorers.append(explorer)
-            self._names[id(explorer)] = name = f"{self.lab}-{len(self._explorers)}"
-            self.recorded[name] = recorded(explorer, self.seconds, lambda done, total: _tell(name, done, total))
-        name = self._names[id(explorer)]
-        states = self.recorded[name]
-        html = placeholder(name, states.start(), states.title)
-        return {"text/html": html, "text/plain": states.start().text(states.title)}, {}
+        if shown not in self._names:
+            self._names[shown] = name = f"{self.lab}-{len(self._names) + 1}"
+            self.recorded[name] = recorded(shown, self.seconds, lambda done, total: _tell(name, done, total))
+        name = self._names[shown]
+        title, first = shown.title, self.recorded[name].start()
+        return {"text/html": placeholder(name, first, title), "text/plain": first.text(title)}, {}
 
     def write(self) -> None:
         """Write the lab's file; none if it has no explorer."""
@@ -81,6 +80,7 @@ def start(lab: str, folder: str | Path, **options: Any) -> Recording:
     """Begin to record in this kernel; call `write` of what is returned at the end."""
     from IPython import get_ipython
 
+    explorer.TIME_LIMIT = PATIENCE
     recording = Recording(lab, folder, **options)
     get_ipython().display_formatter.mimebundle_formatter.for_type(Explorer, recording.display)
     return recording
