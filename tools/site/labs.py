@@ -1,0 +1,104 @@
+"""A notebook as a page of the site: the lab, which holds no answer, and the solution.
+
+Both are made from the solution, whose outputs are stored, and which has the cells of the student's notebook in the same
+order, with the same ids. What differs is the exercises' cells.
+"""
+
+from __future__ import annotations
+
+import copy
+import html
+import re
+
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+
+from tools.build_course import BEGIN, END, colab_url
+
+TITLE = re.compile(r"^# @title (.*)\n", re.MULTILINE)
+PREDICTION = re.compile(r"Predict: (?P<question>.*) \(answer: (?P<answer>.*)\)", re.DOTALL)
+EXERCISE = re.compile(r"^(?=### Exercise.*`(\w+)`)", re.MULTILINE)
+TITLE_CELL, LINKS_CELL, SETUP_CELL = range(3)  # what tools/build_course.py begins a notebook with
+
+
+def lab_page(stem: str, student: NotebookNode, solution: NotebookNode) -> NotebookNode:
+    """The student's notebook with the outputs of the solution, but for those of exercises and their checks.
+
+    An exercise's heading gets a label, the name of its function. ValueError where the two have other cells.
+    """
+    if [cell.id for cell in student.cells] != [cell.id for cell in solution.cells]:
+        raise ValueError(f"notebooks/{stem}.ipynb and the solution have other cells: run `make build` first")
+    outputs = {cell.id: cell.get("outputs", []) for cell in solution.cells if not is_exercise(cell)}
+    page = copy.deepcopy(student)
+    for cell in page.cells:
+        if cell.cell_type == "code":
+            cell.outputs = copy.deepcopy(outputs.get(cell.id, []))
+        else:
+            cell.source = EXERCISE.sub(r"(\1)=\n", cell.source)
+    return dressed(page, links(stem, "The solution", "solutions"))
+
+
+def solution_page(stem: str, solution: NotebookNode) -> NotebookNode:
+    """The solution, named as one."""
+    page = copy.deepcopy(solution)
+    title = page.cells[TITLE_CELL]
+    title.source = title.source.replace("# ", "# Solution of ", 1)
+    for cell in page.cells:
+        cell.source = re.sub(rf"^ *({BEGIN}|{END})\n?", "", cell.source, flags=re.MULTILINE)
+    return dressed(page, links(stem, "The lab", "notebooks"))
+
+
+def links(stem: str, other: str, folder: str) -> str:
+    """HTML of what can be done with a lab, and of the link to its other page."""
+    targets = {
+        "Open in Colab": colab_url(stem),
+        "Download the notebook": f"../notebooks/{stem}.ipynb",
+        other: f"../{folder}/{stem}.html",
+    }
+    items = "".join(f'<li><a href="{target}">{text}</a></li>' for text, target in targets.items())
+    return f'<ul class="with-the-lab">{items}</ul>'
+
+
+def is_exercise(cell: NotebookNode) -> bool:
+    """Whether a learner writes this cell, or it is graded."""
+    return "nbgrader" in cell.metadata
+
+
+def dressed(page: NotebookNode, links: str) -> NotebookNode:
+    """Give a page its links, and its code cells what the site needs; no cell installs anything."""
+    page.cells[LINKS_CELL].source = links
+    del page.cells[SETUP_CELL]
+    for cell in page.cells:
+        if cell.cell_type == "code":
+            fold(cell)
+            cell.outputs = [asked(output) for output in cell.outputs]
+            name_pictures(cell)
+    return page
+
+
+def fold(cell: NotebookNode) -> None:
+    """Fold a cell's code where JupyterLab does, under the words that Colab shows."""
+    if not cell.metadata.get("jupyter", {}).get("source_hidden"):
+        return
+    title = TITLE.match(cell.source)
+    cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "hide-input"})
+    if title:
+        cell.source = cell.source[title.end() :]
+        cell.metadata["mystnb"] = {"code_prompt_show": title[1], "code_prompt_hide": title[1]}
+
+
+def asked(output: NotebookNode) -> NotebookNode:
+    """A prediction asks, and holds its answer folded; any other output stays as it is."""
+    prediction = PREDICTION.fullmatch(output.get("data", {}).get("text/plain", ""))
+    if not prediction:
+        return output
+    question, answer = (html.escape(prediction[name]) for name in ("question", "answer"))
+    asks = f"<p><strong>Predict.</strong> {question}</p><details><summary>The answer</summary>{answer}</details>"
+    return new_output("display_data", {"text/html": f'<div class="prediction">{asks}</div>'})
+
+
+def name_pictures(cell: NotebookNode) -> None:
+    """Give the pictures of a cell the alternative text that was stored with them."""
+    texts = [output.metadata["image/png"]["alt"] for output in cell.outputs if "image/png" in output.get("data", {})]
+    if texts:
+        cell.metadata.setdefault("mystnb", {})["image"] = {"alt": " ".join(texts)}
