@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from nbgrader.converters import Autograde, NbGraderException
@@ -24,14 +25,15 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # as many submissions as processors: thre
 
 def grade_alone(job: Job) -> Outcome:
     """Let a process of its own grade a submission, and say what came of it."""
-    try:
-        return isolated(_grade, job, job.limits)
-    except Ended as ended:
-        return Outcome(job.student, type(ended).__name__, str(ended))
+    with tempfile.TemporaryDirectory(prefix="grading-") as sockets:  # a short path, as they need
+        try:
+            return isolated(partial(_grade, sockets), job, job.limits)
+        except Ended as ended:
+            return Outcome(job.student, type(ended).__name__, str(ended))
 
 
-def _grade(job: Job) -> Outcome:
-    with _logged(job), tempfile.TemporaryDirectory(prefix="grading-") as sockets:
+def _grade(sockets: str, job: Job) -> Outcome:
+    with _logged(job):
         os.chdir(job.started_in)
         os.environ |= ONE_THREAD
         try:
