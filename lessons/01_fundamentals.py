@@ -75,7 +75,9 @@ predict(
 )
 
 # %% [markdown]
-# **Drag** the bits down to 2, then back to 8. Then drag the [outlier](../docs/glossary.md#outlier) up. **Observe** the number of codes in use.
+# **Drag** the bits down to 2, then back to 8. Then drag the [outlier](../docs/glossary.md#outlier) up. **Observe** the number of codes in
+# use. (The diamond is that weight. Beyond the others, where the picture is shaded, the axis is squeezed, so that you can
+# follow it.)
 
 # %%
 explorer
