@@ -27,7 +27,7 @@ BITS = (2, 3, 4, 8)
 CONTEXTS = (256, 512, 1024, 2048, 4096, 8192)
 GROUP = 32  # tokens that are quantized together
 HIGHEST = 1e6  # what is drawn in place of larger perplexities
-MUCH_WORSE = 10  # times the float model's perplexity
+WORSE, MUCH_WORSE = 1.2, 10  # times the float model's perplexity
 
 
 def explore_cache(language: LanguageModel, quantize: Callable = answers.quantize_kv) -> Explorer:
@@ -169,8 +169,10 @@ class CacheExplorer(Explorer):
         ]
 
     def _in_words(self, value: float) -> str:
-        """A perplexity beside the float model's; far beyond it, its digits depend on the processor."""
-        return f"{value:,.1f}" if value < MUCH_WORSE * self._float else f"over {MUCH_WORSE} times that"
+        """A perplexity beside the float model's; the farther beyond it, the more its digits depend on the processor."""
+        if value < WORSE * self._float:
+            return f"{value:,.1f}"
+        return f"about {float(f'{value:.1g}'):,.0f}" if value < MUCH_WORSE * self._float else f"over {MUCH_WORSE} times that"
 
 
 COLORS = (palette.QUANTIZED, palette.WARN)  # keys per channel, keys per token
