@@ -19,7 +19,7 @@ VARIES = "nbval-ignore-output"
 def site_notebook(stem: str, folder: Path, **options: Any) -> NotebookNode:
     """Return the solution of a lesson, such as "01_fundamentals", executed, with explorers as HTML.
 
-    Their states are written to `folder`, as 01_states.js: up to 3 MB (`budget`), computed in up to 40 seconds
+    Their states are written to `folder`, as 01_states.js: up to 3 MB (`budget`), computed in up to 150 seconds
     (`seconds`) an explorer. SystemExit where a model is missing that the lesson needs.
     """
     path = ROOT / "lessons" / f"{stem}.py"

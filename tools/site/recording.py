@@ -26,7 +26,7 @@ from tools.site.states import Axis, axes_of, states, thinned
 # How many states an explorer may have. With more than the last, a lab's file would be too large. Few numbers, so that
 # machines of another speed, and explorers of nearly the same cost, come to the same.
 LIMITS = (8, 16, 32, 64, 128, 256, 400)
-SECONDS = 40.0  # of processor time for an explorer's states: one that runs a language model gets fewer of them
+SECONDS = 150.0  # of processor time for an explorer's states: enough for the 28 of lab 12's, which take 4 s each
 PATIENCE = 60.0  # seconds for a function in one state: nobody waits, and on a busy machine a right answer is slow
 PROGRESS = "application/x-explorer-progress+json"  # a message to the process that executes the notebook
 
