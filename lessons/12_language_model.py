@@ -462,7 +462,9 @@ explore_cache(language, quantize_kv)
 within = costs[4, "channel"] / in_float - 1, costs[4, "token"] / in_float - 1
 print(f"4 bits, keys per channel: within 2% of float: {abs(within[0]) < 0.02}")
 print(f"4 bits, keys per token: more than 5% worse: {within[1] > 0.05}")
-none, newest = (perplexity_of(model, packed(num_bits=2, window=window)) for window in (0, 128))
+none, newest = (
+    perplexity_of(model, packed(num_bits=2, window=window)) for window in (0, 128)
+)
 print(f"2 bits, keys per channel: 1.3 to 2 times float: {1.3 < none / in_float < 2}")
 print(f"the newest 128 tokens in float: closer to it: {newest < none}")
 

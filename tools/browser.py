@@ -52,14 +52,19 @@ def notebook_in_browser(source: Path, dark: bool = False, size: tuple[int, int] 
 
 @contextlib.contextmanager
 def jupyter_in_browser(
-    application: str = "lab", startup: str = "", dark: bool = False, size: tuple[int, int] = (1280, 900)
+    application: str = "lab",
+    startup: str = "",
+    dark: bool = False,
+    size: tuple[int, int] = (1280, 900),
+    scale: float = 1.5,
 ) -> Iterator[Jupyter]:
     """Start a server, and a browser in which to open notebooks, one after another.
 
     application  "lab", JupyterLab, or "notebook", Notebook 7
     startup      code that every kernel runs before the first cell
+    scale        pixels of a screenshot for each of the window's: more take longer to draw
     """
-    window = {"viewport": dict(zip(("width", "height"), size)), "device_scale_factor": 1.5}
+    window = {"viewport": dict(zip(("width", "height"), size)), "device_scale_factor": scale}
     with (
         tempfile.TemporaryDirectory() as scratch,
         _server(Path(scratch), application, startup, dark) as address,
@@ -205,7 +210,7 @@ class Notebook:
                 window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => window.ran = true);
             }"""
         )
-        self.page.wait_for_function("() => window.ran", timeout=1000 * seconds)
+        self.page.wait_for_function("() => window.ran", timeout=1000 * seconds, polling=100)
         self.settle()
 
     def settle(self, seconds: float = 120) -> None:
@@ -215,7 +220,7 @@ class Notebook:
             f"() => !window.asked.size && performance.now() - window.spoken > 50 && !document.querySelector('{BUSY}')"
         )
         try:
-            self.page.wait_for_function(still, timeout=1000 * seconds)
+            self.page.wait_for_function(still, timeout=1000 * seconds, polling=100)
         except TimedOut:
             asked = self.page.evaluate("() => [...window.asked.values()]")
             raise RuntimeError(f"after {seconds} seconds the kernel had not done what it was asked: {asked}") from None

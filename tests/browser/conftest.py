@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="class")
 def jupyter(request, chromium):
-    with jupyter_in_browser(request.cls.APPLICATION, startup=NO_MODELS) as jupyter:
+    with jupyter_in_browser(request.cls.APPLICATION, startup=NO_MODELS, scale=1) as jupyter:
         yield jupyter
 
 

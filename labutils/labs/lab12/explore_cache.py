@@ -172,7 +172,9 @@ class CacheExplorer(Explorer):
         """A perplexity beside the float model's; the farther beyond it, the more its digits depend on the processor."""
         if value < WORSE * self._float:
             return f"{value:,.1f}"
-        return f"about {float(f'{value:.1g}'):,.0f}" if value < MUCH_WORSE * self._float else f"over {MUCH_WORSE} times that"
+        if value < MUCH_WORSE * self._float:
+            return f"about {float(f'{value:.1g}'):,.0f}"
+        return f"over {MUCH_WORSE} times that"
 
 
 COLORS = (palette.QUANTIZED, palette.WARN)  # keys per channel, keys per token
