@@ -6,6 +6,7 @@ exercises.py    the list of all exercises
 mathematics.py  TeX to MathML, and the font that sets it
 markup.py       what is mended in a page's HTML
 conf.py         Sphinx's settings
+folder.py       where it is built
 build.py        all of it, in order
 static/         what the pages load
 

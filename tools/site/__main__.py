@@ -8,7 +8,6 @@ python -m tools.site --no-states  nothing is executed, and explorers are picture
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tools.build_course import ROOT, lessons
 from tools.site import pages
 from tools.site.build import build
 from tools.site.execution import site_notebook
+from tools.site.folder import emptied
 from tools.site.recording import SECONDS
 
 WHERE = ROOT / "build" / "site"
@@ -31,13 +31,16 @@ def main() -> int:
     stems = [path.stem for path in lessons() if path.stem.startswith(tuple(options.only) or "")]
     if not stems:
         parser.error(f"no lesson begins with {' or '.join(options.only)}")
-    states = options.out / "states"
-    shutil.rmtree(states, ignore_errors=True)
+    try:
+        out = emptied(options.out)
+    except FileExistsError as refused:
+        parser.error(str(refused))
+    states = out / "states"
     if options.no_states:
         solutions = {stem: pages.stored("solutions", stem) for stem in stems}
     else:
         solutions = {stem: site_notebook(stem, states, seconds=options.seconds) for stem in stems}
-    print(f"The site begins at {build(options.out, solutions, states)}")
+    print(f"The site begins at {build(out, solutions, states)}")
     return 0
 
 

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def build(out: Path, solutions: dict[str, NotebookNode], states: Path | None = None) -> Path:
-    """Write the site to out/html, from nothing, and return its front page.
+    """Write the site to out/html and return its front page. The folder is one that `folder.emptied` has made.
 
     solutions  executed solutions of the labs that the site has, by names such as 01_fundamentals
     states     a folder with the states of their explorers
@@ -23,12 +23,11 @@ def build(out: Path, solutions: dict[str, NotebookNode], states: Path | None = N
     RuntimeError where Sphinx has warned: of a link that leads nowhere, for example.
     """
     source, html, read = out / "source", out / "html", out / "doctrees"
-    for folder in (source, html, read):
-        shutil.rmtree(folder, ignore_errors=True)
     pages.write(source, solutions)
     # Not in parallel: Sphinx 9.0 then ends in success although a page could not be written.
     sphinx = Sphinx(source, HERE, html, read, buildername="html", status=None, warningiserror=True)
     sphinx.build()
+    shutil.rmtree(out / "jupyter_execute", ignore_errors=True)  # where myst-nb would write what it executes
     if sphinx.statuscode:
         raise RuntimeError("Sphinx has warned: see above")
     mathematics.write_font(html)
