@@ -15,9 +15,11 @@ LIMIT = "from labutils.course.explorer import TIME_LIMIT\nprint(TIME_LIMIT)"
 
 @pytest.fixture(scope="module")
 def lesson():
-    shows = "from labutils import explore_digit\nprint('now')\nexplore_digit(7)"
-    cells = [new_code_cell(source, id=f"cell-{place}") for place, source in enumerate((shows, shows, LIMIT))]
+    shows = "from labutils import explore_digit, predict\nprint('now')\nexplore_digit(7)"
+    asks = "print('now')\npredict('How many codes?', 16)"
+    cells = [new_code_cell(source, id=f"cell-{place}") for place, source in enumerate((shows, shows, LIMIT, asks))]
     cells[1].metadata.tags = [execution.VARIES, "other"]
+    cells[3].metadata.tags = [execution.VARIES]
     return new_notebook(metadata=KERNEL, cells=cells)
 
 
@@ -43,10 +45,12 @@ def test_explorers_are_html_and_the_rest_is_as_it_was(ran):
     assert notebook.cells[2].outputs[0].text == "60.0\n", "on a busy machine a right answer is slow"
 
 
-def test_of_a_cell_that_varies_only_explorers_are_kept(ran):
+def test_of_a_cell_that_varies_only_explorers_and_questions_are_kept(ran):
     notebook, _ = ran
     (shown,) = notebook.cells[1].outputs
+    (asked,) = notebook.cells[3].outputs
     assert 'data-explorer="00-2"' in shown.data["text/html"]
+    assert asked.data["text/plain"] == "Predict: How many codes? (answer: 16)"
 
 
 def test_the_states_of_all_are_in_one_file(ran):

@@ -1,20 +1,23 @@
 """The built site: links, what labs keep to themselves, and every page in a browser."""
 
 import re
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
 
 from labutils.labs.catalogue import EXERCISES
 from tests.site.built import MOVES
 from tools.build_course import BEGIN, END, ROOT, colab_url, lessons
+from tools.site.questions import LOOK, defines
 
 STEMS = [path.stem for path in lessons()]
 LOADED = {"img": "src", "script": "src", "link": "href", "source": "src", "iframe": "src"}  # with a page, not clicked
 CODE = re.compile(r"<(pre|code|script|style)\b.*?</\1>", re.DOTALL)
+GIVEN_AWAY = {"01_fundamentals": "0.62", "12_language_model": "170", "13_ship_it": "4.5"}  # by an explorer below
 PHONE, DESK = {"width": 375, "height": 800}, {"width": 1280, "height": 900}
 LOOKED_AT = {
     "index.html": ["light", "dark"],
@@ -133,10 +136,24 @@ def test_answers_and_folded_code_are_folded(pages, stem, folder):
         cell for cell in notebook("solutions", stem).cells if cell.metadata.get("jupyter", {}).get("source_hidden")
     ]
     predictions = page.select(".prediction")
-    assert len(page.select("details.folded > summary")) == len(cells)
+    folded = [summary.text for summary in page.select("details.folded > summary")]
+    assert len(folded) - folded.count(LOOK) == sum(defines(cell.source) or not cell.outputs for cell in cells)
+    assert bool(predictions) <= (LOOK in folded)
     assert len(predictions) == sum("\npredict(" in cell.source and bool(cell.outputs) for cell in cells)
     assert all(prediction.select_one("details > summary") for prediction in predictions)
     assert not page.select("details[open]")
+
+
+@pytest.mark.parametrize("stem", GIVEN_AWAY)
+def test_nothing_in_sight_answers_a_question(site, stem):
+    page = BeautifulSoup((site / "notebooks" / f"{stem}.html").read_text(encoding="utf-8"), "html.parser")
+    (box,) = (box for box in page.select(".prediction") if box["data-answer"].split()[0] == GIVEN_AWAY[stem])
+    for folded in page.select("details"):
+        folded.decompose()
+    below = list(takewhile(lambda element: element.name not in ("h2", "h3"), box.find_all_next()))
+    seen = " ".join([element.get("alt", "") + element.text for element in below])
+    assert "Drag" in seen
+    assert not re.search(rf"(?<![\d.]){re.escape(GIVEN_AWAY[stem])}", seen)
 
 
 @pytest.mark.parametrize("stem", [stem for stem in STEMS if stem != MOVES])
@@ -218,6 +235,7 @@ def test_axe_finds_nothing(visit, path, scheme):
 def test_explorers_move_in_a_lab_and_in_its_solution(visit):
     for folder in ("notebooks", "solutions"):
         page, complaints = visit(f"{folder}/{MOVES}.html", viewport=DESK)
+        page.locator("summary", has_text=LOOK).first.click()
         explorer = page.locator(".explorer").first
         explorer.scroll_into_view_if_needed()
         slider = explorer.locator("input[type=range]").first

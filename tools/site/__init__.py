@@ -2,6 +2,7 @@
 
 pages.py        which files become pages, and where links between them lead
 labs.py         a notebook as a page: the lab without answers, and the solution
+questions.py    predictions, and what is folded after them
 exercises.py    the list of all exercises
 mathematics.py  TeX to MathML, and the font that sets it
 markup.py       what is mended in a page's HTML

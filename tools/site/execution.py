@@ -11,6 +11,7 @@ from nbformat.v4 import new_code_cell
 from tqdm import tqdm
 
 from tools.build_course import ROOT, executed, read, require_models
+from tools.site.questions import is_prediction
 from tools.site.recording import PROGRESS
 
 VARIES = "nbval-ignore-output"
@@ -34,7 +35,7 @@ def site_notebook(stem: str, folder: Path, **options: Any) -> NotebookNode:
     for cell in solution.cells:
         if cell.id in with_explorers_kept:
             cell.metadata.setdefault("tags", []).append(VARIES)
-            cell.outputs = [output for output in cell.outputs if is_explorer(output)]
+            cell.outputs = [output for output in cell.outputs if is_explorer(output) or is_prediction(output)]
     return solution
 
 
@@ -44,7 +45,7 @@ def is_explorer(output: NotebookNode) -> bool:
 
 
 def _untagged(lesson: NotebookNode) -> set[str]:
-    """Take the tag from the cells whose outputs are not stored, as their explorers are; return the cells' ids."""
+    """Take the tag from the cells whose outputs are not stored; return the cells' ids. Explorers and questions stay."""
     varying = [cell for cell in lesson.cells if VARIES in cell.metadata.get("tags", [])]
     for cell in varying:
         cell.metadata.tags.remove(VARIES)

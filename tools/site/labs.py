@@ -7,16 +7,13 @@ order, with the same ids. What differs is the exercises' cells.
 from __future__ import annotations
 
 import copy
-import html
 import re
 
 from nbformat import NotebookNode
-from nbformat.v4 import new_output
 
 from tools.build_course import BEGIN, END, colab_url
+from tools.site.questions import TITLE, prompts, with_questions
 
-TITLE = re.compile(r"^# @title (.*)\n", re.MULTILINE)
-PREDICTION = re.compile(r"Predict: (?P<question>.*) \(answer: (?P<answer>.*)\)", re.DOTALL)
 EXERCISE = re.compile(r"^(?=### Exercise.*`(\w+)`)", re.MULTILINE)
 TITLE_CELL, LINKS_CELL, SETUP_CELL = range(3)  # what tools/build_course.py begins a notebook with
 
@@ -68,10 +65,10 @@ def dressed(page: NotebookNode, links: str) -> NotebookNode:
     """Give a page its links, and its code cells what the site needs; no cell installs anything."""
     page.cells[LINKS_CELL].source = links
     del page.cells[SETUP_CELL]
+    page.cells = with_questions(page.cells)
     for cell in page.cells:
         if cell.cell_type == "code":
             fold(cell)
-            cell.outputs = [asked(output) for output in cell.outputs]
             name_pictures(cell)
     return page
 
@@ -84,17 +81,7 @@ def fold(cell: NotebookNode) -> None:
     cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "hide-input"})
     if title:
         cell.source = cell.source[title.end() :]
-        cell.metadata["mystnb"] = {"code_prompt_show": title[1], "code_prompt_hide": title[1]}
-
-
-def asked(output: NotebookNode) -> NotebookNode:
-    """A prediction asks, and holds its answer folded; any other output stays as it is."""
-    prediction = PREDICTION.fullmatch(output.get("data", {}).get("text/plain", ""))
-    if not prediction:
-        return output
-    question, answer = (html.escape(prediction[name]) for name in ("question", "answer"))
-    asks = f"<p><strong>Predict.</strong> {question}</p><details><summary>The answer</summary>{answer}</details>"
-    return new_output("display_data", {"text/html": f'<div class="prediction">{asks}</div>'})
+        cell.metadata["mystnb"] = prompts(title[1])
 
 
 def name_pictures(cell: NotebookNode) -> None:

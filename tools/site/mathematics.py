@@ -14,6 +14,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup, Tag
 from docutils.nodes import SkipNode
 from fontTools import subset
+from fontTools.ttLib import TTFont
 from math_core import LatexToMathML
 from sphinx.application import Sphinx
 
@@ -82,7 +83,22 @@ def write_font(site: Path) -> None:
     reduced = subset.Subsetter(options)
     reduced.populate(text="".join(signs | italic(signs)))
     reduced.subset(font)
+    _one_size(font, DRAWN)
     subset.save_font(font, str(site / "_static" / "mathematics.woff"), options)
+
+
+def _one_size(font: TTFont, sign: str) -> None:
+    """Leave a sign no larger variants, which a browser would stretch.
+
+    The next larger root of the font is nearly twice as high as a letter, and Chromium takes it for any that does not
+    quite fit the first: a root over x would be as high as one over a fraction.
+    """
+    variants = font["MATH"].table.MathVariants
+    place = variants.VertGlyphCoverage.glyphs.index(font.getBestCmap()[ord(sign)])
+    larger = variants.VertGlyphConstruction[place]
+    larger.GlyphAssembly = None
+    del larger.MathGlyphVariantRecord[1:]
+    larger.VariantCount = 1
 
 
 def italic(signs: set[str]) -> set[str]:
