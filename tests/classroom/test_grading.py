@@ -235,6 +235,14 @@ def test_nothing_to_grade_is_said(course, capsys):
     assert "run `nbgrader generate_assignment other` first" in capsys.readouterr().err
 
 
+def test_elsewhere_no_gradebook_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        grade_class([LAB])
+    assert f"There is no gradebook here: run it in the course folder, and not in {tmp_path}" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_one_process_at_a_time_grades_in_a_course(course, capsys):
     hand_in(course, "ada", RIGHT)
     (course / ".grading").mkdir()
@@ -248,7 +256,7 @@ def test_one_process_at_a_time_grades_in_a_course(course, capsys):
 def test_a_time_that_is_none_is_named(course):
     hand_in(course, "ada", RIGHT, time="yesterday or so")
     (mark,) = grade_class([LAB])
-    assert mark.note.endswith(f"{NO_TIME}: write the time into it, or delete it")
+    assert mark.note.endswith(f"{NO_TIME} – write the time into it, or delete it")
 
 
 def test_a_process_of_dask_gives_the_same_marks(course):

@@ -152,7 +152,7 @@ def test_nothing_in_sight_answers_a_question(site, stem):
         folded.decompose()
     below = list(takewhile(lambda element: element.name not in ("h2", "h3"), box.find_all_next()))
     seen = " ".join([element.get("alt", "") + element.text for element in below])
-    assert "Drag" in seen
+    assert "Observe" in seen
     assert not re.search(rf"(?<![\d.]){re.escape(GIVEN_AWAY[stem])}", seen)
 
 

@@ -10,8 +10,16 @@ from typing import Any
 from nbgrader.apps.autogradeapp import AutogradeApp, aliases
 from nbgrader.coursedir import CourseDirectory
 from traitlets import Float, Integer, Unicode, default
+from traitlets.config.loader import ArgumentError, KVArgParseConfigLoader
 
 from labutils.course.grading.isolated import Limits
+
+
+class KnownOptions(KVArgParseConfigLoader):
+    """Refuses an option that there is not, which traitlets would leave out with a warning."""
+
+    def _handle_unrecognized_alias(self, arg: str) -> None:
+        raise ArgumentError(f"there is no option --{arg}; --help lists them")
 
 
 class GradingApp(AutogradeApp):
@@ -19,22 +27,25 @@ class GradingApp(AutogradeApp):
 
     name = "python -m labutils.grading"
     description = "Grade all that was handed in for an assignment, as `nbgrader autograde` does, several at a time."
-    examples = """
-        python -m labutils.grading 01_fundamentals
-        python -m labutils.grading 01_fundamentals --workers 8 --memory 2
-        python -m labutils.grading 01_fundamentals --student ada --force
-        python -m labutils.grading 01_fundamentals --scheduler tcp://10.0.0.1:8786
-    """
+    examples = """\
+python -m labutils.grading 01_fundamentals
+python -m labutils.grading 01_fundamentals --workers 8 --memory 2
+python -m labutils.grading 01_fundamentals --student ada --force
+python -m labutils.grading 01_fundamentals --scheduler tcp://10.0.0.1:8786
+"""
     aliases = aliases | {name: f"GradingApp.{name}" for name in ("workers", "timeout", "memory", "scheduler")}
 
     workers = Integer(os.cpu_count(), min=1, help="submissions at a time").tag(config=True)
-    timeout = Float(900.0, help="seconds that one submission may take").tag(config=True)
-    memory = Float(4.0, help="GB of memory that one submission may need").tag(config=True)
+    timeout = Float(900.0, min=1.0, help="seconds that one submission may take").tag(config=True)
+    memory = Float(4.0, min=0.1, help="GB of memory that one submission may need").tag(config=True)
     scheduler = Unicode("", help="address of a dask scheduler, whose workers see the course folder").tag(config=True)
 
     @default("log_level")
     def _log_level_default(self) -> int:
         return logging.ERROR
+
+    def _create_loader(self, argv: list[str] | None, aliases: Any, flags: Any, classes: Any) -> KnownOptions:
+        return KnownOptions(argv, aliases, flags, classes=classes, log=self.log, subcommands=self.subcommands)
 
     @property
     def limits(self) -> Limits:

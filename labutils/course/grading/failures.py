@@ -31,7 +31,7 @@ def explained(outcome: Outcome) -> str:
     """One sentence: the reason, and the remedy.
 
     >>> explained(Outcome("ada", "OutOfTime", "900 seconds"))
-    'it took longer than 900 seconds: take out the cell that never ends, or raise --timeout'
+    'it took longer than 900 seconds – take out the cell that never ends, or raise --timeout'
     """
     told = {"student": outcome.student, "failed": outcome.failed, "detail": outcome.detail.partition("\n")[0]}
-    return ": ".join(part.format(**told) for part in FAILURES.get(outcome.failed, OTHER))
+    return " – ".join(part.format(**told) for part in FAILURES.get(outcome.failed, OTHER))

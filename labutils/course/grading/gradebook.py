@@ -11,7 +11,8 @@ from pathlib import Path
 from nbgrader import api
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.converters import Autograde, NbGraderException
-from sqlalchemy import create_engine, insert, select
+from nbgrader.coursedir import CourseDirectory
+from sqlalchemy import create_engine, insert, make_url, select
 
 from labutils.course.grading.alone import GRADED, divided
 from labutils.course.grading.command import GradingApp
@@ -89,6 +90,16 @@ def _enter(app: GradingApp, student: str) -> None:
             with contextlib.suppress(NoTime):
                 handed_in = timestamp(course, student, course.submitted_directory)
             book.add_submission(course.assignment_id, student, timestamp=handed_in)
+
+
+def has_gradebook(course: CourseDirectory) -> bool:
+    """Whether there is one. A file is looked for, which nbgrader would make; a server has one or says that it has none.
+
+    >>> has_gradebook(CourseDirectory(root="/nowhere"))
+    False
+    """
+    address = make_url(course.db_url)
+    return address.get_backend_name() != "sqlite" or Path(address.database).exists()
 
 
 def assignments(app: GradingApp) -> list[str]:

@@ -48,7 +48,7 @@ def table(marks: list[Mark]) -> str:
     >>> print(table([Mark("ada", 8.0, 9.0, False, None), Mark("bob", 0.0, 9.0, False, Outcome("bob", "NotJSONError"))]))
     student  points  of
     ada           8   9
-    bob           0   9  a file is damaged: it is no notebook: ask for it again
+    bob           0   9  a file is damaged: it is no notebook – ask for it again
     <BLANKLINE>
     1 of 2 graded. 1 failed, see .grading/*-STUDENT.log
     """

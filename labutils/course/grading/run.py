@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from labutils.course.grading.alone import SKELETON, grade_alone
 from labutils.course.grading.command import GradingApp
-from labutils.course.grading.gradebook import assignments, record, write_skeleton
+from labutils.course.grading.gradebook import assignments, has_gradebook, record, write_skeleton
 from labutils.course.grading.isolated import end_children
 from labutils.course.grading.marks import Mark, mark_of
 from labutils.course.grading.submissions import PLACE, Job, Outcome, is_due, students
@@ -51,10 +51,12 @@ def grade_class(arguments: list[str], client: Client | None = None) -> list[Mark
 
 def _handed_in(app: GradingApp) -> list[str]:
     course = app.coursedir
+    if not has_gradebook(course):
+        app.fail("There is no gradebook here: run it in the course folder, and not in %s", course.root)
     everyone = students(course)
     if not everyone:
         missing = course.format_path(course.submitted_directory, course.student_id, course.assignment_id)
-        app.fail("Nothing was handed in: there is no %s", missing)
+        app.fail("Nothing was handed in: there is no %s. Is this the course folder?", missing)
     if course.assignment_id not in (known := assignments(app)):
         app.fail("The gradebook knows %s: run `nbgrader generate_assignment %s` first", known, course.assignment_id)
     return everyone
