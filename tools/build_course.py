@@ -62,10 +62,7 @@ def main() -> int:
         stale = find_stale(ROOT)
         print("\n".join(stale) or "notebooks/ and solutions/ are in step with lessons/")
         return 1 if stale else 0
-    chosen = [path for path in lessons() if path.stem.startswith(tuple(options.only) or "")]
-    if not chosen:
-        parser.error(f"no lesson begins with {' or '.join(options.only)}")
-    for path in tqdm(chosen, desc="lessons"):
+    for path in tqdm(chosen(options.only, parser), desc="lessons"):
         lesson, name = read(path), f"{path.stem}.ipynb"
         if options.text:
             solution = with_outputs_of(nbformat.read(ROOT / "solutions" / name, as_version=4), lesson, path)
@@ -79,6 +76,16 @@ def main() -> int:
 
 def lessons() -> list[Path]:
     return sorted((ROOT / "lessons").glob("[0-9][0-9]_*.py"))
+
+
+def chosen(beginnings: list[str], parser: argparse.ArgumentParser) -> list[Path]:
+    """The lessons whose names begin like one of `beginnings`, all if there are none.
+
+    SystemExit, with the reason printed, where no lesson begins like one of them.
+    """
+    if strange := [each for each in beginnings if not any(path.stem.startswith(each) for path in lessons())]:
+        parser.error(f"no lesson begins with {' or '.join(strange)}")
+    return [path for path in lessons() if path.stem.startswith(tuple(beginnings) or "")]
 
 
 def read(path: Path) -> NotebookNode:

@@ -1,4 +1,4 @@
-"""Nothing is deleted but what the builder wrote."""
+"""The command: nothing is deleted but what it wrote itself, and what makes no sense is refused."""
 
 import sys
 
@@ -25,6 +25,25 @@ def test_a_folder_that_is_missing_empty_or_its_own_is_used(tmp_path):
         for name in BUILT:
             (emptied(folder) / name).mkdir()
         assert not any((emptied(folder) / name).exists() for name in BUILT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["99"], "no lesson begins with 99"),
+        (["99", "00"], "no lesson begins with 99"),
+        *(
+            (["00", f"--seconds={number}"], "--seconds: must be a number above 0")
+            for number in ("-1", "0", "nan", "inf")
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["site", *arguments, "--out", str(tmp_path / "new")])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_command_says_why_before_anything_is_computed(tmp_path, monkeypatch, capsys):

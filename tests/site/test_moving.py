@@ -169,12 +169,13 @@ def test_on_a_phone_nothing_is_cut_off_and_a_wide_picture_is_scrolled_by_keys(pa
             explorer(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
         card = page.locator(".explorer-picture").first
-        assert card.get_attribute("tabindex") == "0"
+        assert [card.get_attribute(name) for name in ("tabindex", "role")] == ["0", "region"]
         card.press("ArrowRight")
         page.wait_for_function("card => card.scrollLeft > 0", arg=card.element_handle())
         assert [rule["id"] for rule in Axe().run(page, options=AXE).response["violations"]] == []
     finally:
         page.set_viewport_size({"width": 1200, "height": 900})
+    page.wait_for_function("card => !card.hasAttribute('tabindex')", arg=card.element_handle())
 
 
 def test_a_labs_states_are_loaded_when_the_reader_comes_near(browser, address):

@@ -82,13 +82,14 @@ def test_styles_and_fonts_are_served_with_the_site(site):
 @pytest.mark.parametrize("stem", STEMS)
 def test_a_lab_can_be_opened_downloaded_and_compared_with_its_solution(pages, site, stem):
     lab, solution = pages[f"notebooks/{stem}.html"], pages[f"solutions/{stem}.html"]
-    led = {link.text: link["href"] for link in lab.select(".with-the-lab a")}
+    led, back = ({link.text: link["href"] for link in page.select(".with-the-lab a")} for page in (lab, solution))
     assert led["Open in Colab"] == colab_url(stem)
     assert led["The solution"] == f"../solutions/{stem}.html"
     assert "colab-badge" not in str(lab) + str(solution)
     download = (site / "notebooks" / led["Download the notebook"]).resolve()
     assert download.read_bytes() == (ROOT / "notebooks" / f"{stem}.ipynb").read_bytes()
-    assert {link.text: link["href"] for link in solution.select(".with-the-lab a")}["The lab"].endswith(f"/{stem}.html")
+    assert list(back) == ["Open the lab in Colab", "Download the lab", "The lab"]
+    assert back["The lab"] == f"../notebooks/{stem}.html"
 
 
 def test_labs_follow_one_another(pages):
@@ -98,6 +99,13 @@ def test_labs_follow_one_another(pages):
 
 
 # What stands on a page
+
+
+def test_a_page_has_its_own_title_and_description(pages):
+    assert pages["index.html"].title.text == "Quantization labs"
+    described = {path: page.find("meta", attrs={"name": "description"}) for path, page in pages.items()}
+    assert [path for path, found in described.items() if not found] == ["search.html"]
+    assert all(20 < len(found["content"]) <= 160 for found in described.values() if found)
 
 
 def answers(stem):
@@ -152,7 +160,7 @@ def test_nothing_in_sight_answers_a_question(site, stem):
         folded.decompose()
     below = list(takewhile(lambda element: element.name not in ("h2", "h3"), box.find_all_next()))
     seen = " ".join([element.get("alt", "") + element.text for element in below])
-    assert "Observe" in seen
+    assert seen.count("\n") > 1
     assert not re.search(rf"(?<![\d.]){re.escape(GIVEN_AWAY[stem])}", seen)
 
 
@@ -244,6 +252,18 @@ def test_explorers_move_in_a_lab_and_in_its_solution(visit):
         slider.press("ArrowRight")
         assert explorer.locator("img").get_attribute("alt") != before
         assert complaints == []
+
+
+def test_a_guess_is_compared_with_the_answer(visit):
+    page, complaints = visit(f"notebooks/{MOVES}.html", viewport=DESK)
+    box = page.locator(".prediction").first
+    guess = box.get_by_label("Your guess")
+    for typed, said in (("many", "Type a number"), ("9,5", "The answer is 8: you were 1.5 above."), ("8", "8: right.")):
+        guess.fill(typed)
+        guess.press("Enter")
+        assert said in box.locator("output").inner_text()
+    assert box.locator("details[open]").count() == 1
+    assert complaints == []
 
 
 def test_search_finds_what_a_lab_is_about(visit):

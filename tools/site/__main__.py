@@ -8,10 +8,11 @@ python -m tools.site --no-states  nothing is executed, and explorers are picture
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
-from tools.build_course import ROOT, lessons
+from tools.build_course import ROOT, chosen
 from tools.site import pages
 from tools.site.build import build
 from tools.site.execution import site_notebook
@@ -25,12 +26,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.site", description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="*", help="beginnings of lesson names, such as 01; all by default")
     parser.add_argument("--no-states", action="store_true", help="show the outputs that solutions store")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of computing, for the states of an explorer")
+    parser.add_argument("--seconds", type=seconds, default=SECONDS, help="of computing, for the states of an explorer")
     parser.add_argument("--out", type=Path, default=WHERE, help="where it is built")
     options = parser.parse_args()
-    stems = [path.stem for path in lessons() if path.stem.startswith(tuple(options.only) or "")]
-    if not stems:
-        parser.error(f"no lesson begins with {' or '.join(options.only)}")
+    stems = [path.stem for path in chosen(options.only, parser)]
     try:
         out = emptied(options.out)
     except FileExistsError as refused:
@@ -42,6 +41,14 @@ def main() -> int:
         solutions = {stem: site_notebook(stem, states, seconds=options.seconds) for stem in stems}
     print(f"The site begins at {build(out, solutions, states)}")
     return 0
+
+
+def seconds(text: str) -> float:
+    """A number of seconds from the command line."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return number
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ html_favicon = "static/favicon.svg"
 html_use_index = False
 html_static_path = ["static"]
 html_css_files = ["site.css", "explorer.css"]
-html_js_files = [("explorer.js", {"defer": "defer"})]
+html_js_files = [("explorer.js", {"defer": "defer"}), ("guess.js", {"defer": "defer"})]
 html_math_renderer = "mathml"
 html_copy_source = html_show_sourcelink = False
 html_permalinks_icon = "#"

@@ -12,22 +12,26 @@ from tqdm import tqdm
 
 from tools.build_course import ROOT, executed, read, require_models
 from tools.site.questions import is_prediction
-from tools.site.recording import PROGRESS
+from tools.site.recording import PROGRESS, SECONDS
+from tools.site.script import BYTES
 
 VARIES = "nbval-ignore-output"
 
 
-def site_notebook(stem: str, folder: Path, **options: Any) -> NotebookNode:
+def site_notebook(stem: str, folder: Path, seconds: float = SECONDS, budget: int = BYTES) -> NotebookNode:
     """Return the solution of a lesson, such as "01_fundamentals", executed, with explorers as HTML.
 
-    Their states are written to `folder`, as 01_states.js: up to 3 MB (`budget`), computed in up to 150 seconds
-    (`seconds`) an explorer. SystemExit where a model is missing that the lesson needs.
+    Their states are written to `folder`, as 01_states.js: up to `budget` bytes, computed in up to `seconds`
+    an explorer. SystemExit where a model is missing that the lesson needs.
     """
     path = ROOT / "lessons" / f"{stem}.py"
     lesson = read(path)
     require_models(lesson, path)
     with_explorers_kept = _untagged(lesson)
-    first, last = new_code_cell(beginning(stem[:2], folder, options)), new_code_cell("_recording.write()")
+    first, last = (
+        new_code_cell(beginning(stem[:2], folder, {"seconds": seconds, "budget": budget})),
+        new_code_cell("_recording.write()"),
+    )
     lesson.cells = [first, *lesson.cells, last]
     with tqdm(desc=stem) as bar:
         solution = executed(lesson, watched(stem, bar))

@@ -32,7 +32,7 @@ def lab_page(stem: str, student: NotebookNode, solution: NotebookNode) -> Notebo
             cell.outputs = copy.deepcopy(outputs.get(cell.id, []))
         else:
             cell.source = EXERCISE.sub(r"(\1)=\n", cell.source)
-    return dressed(page, links(stem, "The solution", "solutions"))
+    return dressed(page, links(stem, ("Open in Colab", "Download the notebook", "The solution"), "solutions"))
 
 
 def solution_page(stem: str, solution: NotebookNode) -> NotebookNode:
@@ -42,17 +42,13 @@ def solution_page(stem: str, solution: NotebookNode) -> NotebookNode:
     title.source = title.source.replace("# ", "# Solution of ", 1)
     for cell in page.cells:
         cell.source = re.sub(rf"^ *({BEGIN}|{END})\n?", "", cell.source, flags=re.MULTILINE)
-    return dressed(page, links(stem, "The lab", "notebooks"))
+    return dressed(page, links(stem, ("Open the lab in Colab", "Download the lab", "The lab"), "notebooks"))
 
 
-def links(stem: str, other: str, folder: str) -> str:
-    """HTML of what can be done with a lab, and of the link to its other page."""
-    targets = {
-        "Open in Colab": colab_url(stem),
-        "Download the notebook": f"../notebooks/{stem}.ipynb",
-        other: f"../{folder}/{stem}.html",
-    }
-    items = "".join(f'<li><a href="{target}">{text}</a></li>' for text, target in targets.items())
+def links(stem: str, texts: tuple[str, str, str], folder: str) -> str:
+    """HTML of what can be done with a lab, and of the link to its other page, which is in `folder`."""
+    targets = colab_url(stem), f"../notebooks/{stem}.ipynb", f"../{folder}/{stem}.html"
+    items = "".join(f'<li><a href="{target}">{text}</a></li>' for text, target in zip(texts, targets))
     return f'<ul class="with-the-lab">{items}</ul>'
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import textwrap
 
 from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode
@@ -13,6 +14,8 @@ from sphinx.transforms import SphinxTransform
 def setup(app: Sphinx) -> dict:
     app.add_transform(WithoutEmptyHeads)
     app.connect("html-page-context", without_empty_header_cells)
+    app.connect("html-page-context", described)
+    app.connect("html-page-context", front_page)
     app.add_node(HideCodeCellNode, override=True, html=(open_fold, close_fold))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -31,6 +34,21 @@ class WithoutEmptyHeads(SphinxTransform):
 def without_empty_header_cells(app: Sphinx, name: str, template: str, context: dict, document: nodes.document) -> None:
     """The corner of a table that names rows and columns names nothing."""
     context["body"] = context.get("body", "").replace('<th class="head"><p></p></th>', "<td></td>")
+
+
+def described(app: Sphinx, name: str, template: str, context: dict, document: nodes.document | None) -> None:
+    """What a search engine shows of a page: the beginning of its first paragraph."""
+    if document is None:
+        return
+    words = " ".join(next(document.findall(nodes.paragraph)).astext().split())
+    content = html.escape(textwrap.shorten(words, 160, placeholder=" ..."))
+    context["metatags"] = f'{context.get("metatags", "")}<meta name="description" content="{content}">'
+
+
+def front_page(app: Sphinx, name: str, template: str, context: dict, document: nodes.document | None) -> None:
+    """Its title is that of the site, and it says itself what the licence is."""
+    if name == app.config.root_doc:
+        context.update(docstitle="", theme_extra_footer="")
 
 
 def open_fold(writer, node: HideCodeCellNode) -> None:

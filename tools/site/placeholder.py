@@ -8,7 +8,7 @@ from labutils.course.panel import escape, prose
 from labutils.course.shown import Shown
 from tools.site.pictures import pixels_of, webp
 
-SOURCE = "Computed beforehand, with the reference answer. In the lab, the sliders run your own code."
+SOURCE = "Computed beforehand. In the notebook it runs live."
 
 
 def placeholder(name: str, shown: Shown, title: str) -> str:

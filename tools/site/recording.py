@@ -87,24 +87,24 @@ def start(lab: str, folder: str | Path, **options: Any) -> Recording:
 
 
 def recorded(
-    explorer: Explorer, seconds: float = SECONDS, tell: Callable[[int, int], None] = lambda done, total: None
+    moving: Explorer, seconds: float = SECONDS, tell: Callable[[int, int], None] = lambda done, total: None
 ) -> Recorded:
     """Compute and draw an explorer's states: a few, which tell what one costs, and then as many as `seconds` allow."""
-    every, shown = axes_of(explorer.sliders()), {}
+    every, shown = axes_of(moving.sliders()), {}
 
     def record(limit: int) -> dict[str, Axis]:
         axes = thinned(every, limit)
         for done, state in enumerate(some := list(states(axes)), 1):
             key = tuple(state.values())
             if key not in shown:
-                shown[key] = explorer.shown(state)
+                shown[key] = moving.shown(state)
             tell(done, len(some))
         return axes
 
     begun = time.process_time()
     record(LIMITS[0])
     cost = (time.process_time() - begun) / len(shown)
-    return Recorded(explorer.title, record(affordable(cost, seconds)), shown, explorer.still())
+    return Recorded(moving.title, record(affordable(cost, seconds)), shown, moving.still())
 
 
 def affordable(cost: float, seconds: float) -> int:

@@ -43,7 +43,10 @@
     async get(place) {
       const kept = this.bitmaps.get(place) ?? createImageBitmap(blobOf(this.encoded[place]));
       this.keep(place, kept);
-      const bitmap = await kept;
+      const bitmap = await Promise.resolve(kept).catch((error) => {
+        if (this.bitmaps.get(place) === kept) this.bitmaps.delete(place); // the next call tries again
+        throw error;
+      });
       if (this.bitmaps.get(place) === kept) this.bitmaps.set(place, bitmap);
       return bitmap;
     }
@@ -62,7 +65,7 @@
       if (this.bitmaps.size <= KEPT) return;
       const [oldest, forgotten] = this.bitmaps.entries().next().value;
       this.bitmaps.delete(oldest);
-      Promise.resolve(forgotten).then((bitmap) => bitmap.close()); // its 5 MB at once, and not with the next collection
+      Promise.resolve(forgotten).then((bitmap) => bitmap.close(), () => {}); // its 5 MB at once, and not with the next collection
     }
   }
 
@@ -92,7 +95,12 @@
       this.drawPicture();
       this.image.after(this.canvas);
       new ResizeObserver(([{ target }]) => {
-        target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1; // on a phone it is scrolled, also by keys
+        const scrolls = target.scrollWidth > target.clientWidth; // on a phone, also by keys
+        const given = { tabindex: "0", role: "region", "aria-label": this.lab.strings[this.data.title] };
+        for (const [name, value] of Object.entries(given)) {
+          if (scrolls) target.setAttribute(name, value);
+          else target.removeAttribute(name);
+        }
         this.readout.style.minHeight = "";
       }).observe(this.image.parentElement);
       this.root.prepend(element("div", { className: "explorer-controls" }, ...this.data.controls.map((control, which) =>
@@ -146,7 +154,7 @@
     async drawLater() {
       const place = this.state()[0];
       await this.lab.decoded.get(place);
-      if (place === this.state()[0]) this.drawPicture();
+      if (place === this.state()[0] && !this.drawPicture()) this.drawLater(); // forgotten while it was decoded
     }
 
     /** Decode what could be shown next, so that it is there when it is wanted. */
