@@ -19,7 +19,7 @@ PREDICTION = re.compile(r"Predict: (?P<question>.*) \(answer: (?P<answer>.*)\)",
 TITLE = re.compile(r"^# @title (.*)\n", re.MULTILINE)
 CODE = "Code of this question"
 UNASKED = "A question that is asked where the notebook runs: this code holds the answer"
-LOOK = "Look here once you have guessed"
+LOOK = "Guessed? Then look here"
 
 
 def with_questions(cells: list[NotebookNode]) -> list[NotebookNode]:

@@ -1,4 +1,4 @@
-// A prediction takes a guess: Enter says how far off it is, and unfolds the answer.
+// A prediction takes a guess: Enter tells the answer, and how far off the guess is.
 
 document.querySelectorAll(".prediction").forEach((box) => {
   const { answer } = box.dataset;
@@ -18,7 +18,6 @@ document.querySelectorAll(".prediction").forEach((box) => {
     const distance = String(Number(Math.abs(off).toPrecision(4)));
     const how = off === 0 ? "right" : `you were ${distance} ${off > 0 ? "above" : "below"}`;
     reply.value = `The answer is ${answer}: ${how}.`;
-    box.querySelector("details").open = true;
   });
   box.querySelector("details").before(form);
 });
