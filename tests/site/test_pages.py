@@ -2,10 +2,11 @@
 
 import pytest
 from math_core import LatexError
+from nbformat.v4 import new_code_cell, new_output
 
 from tools.build_course import source_url
 from tools.site.exercises import escape
-from tools.site.labs import lab_page
+from tools.site.labs import lab_page, name_pictures
 from tools.site.mathematics import in_pieces, italic, mathml
 from tools.site.pages import stored, with_links
 
@@ -41,6 +42,12 @@ def test_what_only_looks_like_a_link_stays():
 def test_a_lab_and_a_solution_that_do_not_belong_together_are_refused():
     with pytest.raises(ValueError, match="notebooks/01_fundamentals.ipynb .* run `make build` first"):
         lab_page("01_fundamentals", stored("notebooks", "01_fundamentals"), stored("solutions", "02_asymmetric"))
+
+
+def test_a_cell_of_two_pictures_is_refused():
+    pictures = [new_output("display_data", {"image/png": ""}, metadata={"image/png": {"alt": alt}}) for alt in "ab"]
+    with pytest.raises(ValueError, match="one picture a cell.*'a', 'b'"):
+        name_pictures(new_code_cell(outputs=pictures))
 
 
 def test_a_formula_of_the_text_can_be_broken_after_relations_and_between_terms():

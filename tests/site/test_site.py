@@ -12,6 +12,7 @@ from bs4 import BeautifulSoup
 from labutils.labs.catalogue import EXERCISES
 from tests.site.built import MOVES
 from tools.build_course import BEGIN, END, ROOT, colab_url, lessons
+from tools.site.folder import MARKER
 from tools.site.questions import LOOK, defines
 
 STEMS = [path.stem for path in lessons()]
@@ -90,6 +91,10 @@ def test_a_lab_can_be_opened_downloaded_and_compared_with_its_solution(pages, si
     assert download.read_bytes() == (ROOT / "notebooks" / f"{stem}.ipynb").read_bytes()
     assert list(back) == ["Open the lab in Colab", "Download the lab", "The lab"]
     assert back["The lab"] == f"../notebooks/{stem}.html"
+
+
+def test_beside_the_site_lies_nothing_that_it_does_not_need(site):
+    assert {path.name for path in site.parent.iterdir()} == {MARKER, "source", "html", "doctrees", "states"}
 
 
 def test_labs_follow_one_another(pages):

@@ -81,7 +81,9 @@ def fold(cell: NotebookNode) -> None:
 
 
 def name_pictures(cell: NotebookNode) -> None:
-    """Give the pictures of a cell the alternative text that was stored with them."""
+    """Give the picture of a cell the alternative text that was stored with it; ValueError where there are several."""
     texts = [output.metadata["image/png"]["alt"] for output in cell.outputs if "image/png" in output.get("data", {})]
-    if texts:
-        cell.metadata.setdefault("mystnb", {})["image"] = {"alt": " ".join(texts)}
+    if len(texts) > 1:
+        raise ValueError(f"draw one picture a cell, as myst-nb describes all with the same words, got {texts}")
+    for text in texts:
+        cell.metadata.setdefault("mystnb", {})["image"] = {"alt": text}
