@@ -169,7 +169,7 @@ def test_on_a_phone_nothing_is_cut_off_and_a_wide_picture_is_scrolled_by_keys(pa
             explorer(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
         card = page.locator(".explorer-picture").first
-        assert [card.get_attribute(name) for name in ("tabindex", "role")] == ["0", "region"]
+        assert [card.get_attribute(name) for name in ("tabindex", "role")] == ["0", "group"]
         card.press("ArrowRight")
         page.wait_for_function("card => card.scrollLeft > 0", arg=card.element_handle())
         assert [rule["id"] for rule in Axe().run(page, options=AXE).response["violations"]] == []

@@ -96,7 +96,7 @@
       this.image.after(this.canvas);
       new ResizeObserver(([{ target }]) => {
         const scrolls = target.scrollWidth > target.clientWidth; // on a phone, also by keys
-        const given = { tabindex: "0", role: "region", "aria-label": this.lab.strings[this.data.title] };
+        const given = { tabindex: "0", role: "group", "aria-label": this.lab.strings[this.data.title] };
         for (const [name, value] of Object.entries(given)) {
           if (scrolls) target.setAttribute(name, value);
           else target.removeAttribute(name);
