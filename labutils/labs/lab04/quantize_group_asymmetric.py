@@ -203,6 +203,11 @@ def shifted_by_minimum(x, num_bits=4, group_size=128):
     return codes_of_groups(cast(codes, smallest_unsigned_dtype(num_bits)), x), scales, zero_points
 
 
+def zero_point_of_the_tensor(x, num_bits=4, group_size=128):
+    _, _, zero_point = Asymmetric()(x, num_bits)
+    return right.but(zero_point=lambda low, scale, bits: np.full(low.shape, zero_point))(x, num_bits, group_size)
+
+
 def guarding_constants(x, num_bits=4, group_size=128):
     constant = np.ptp(groups(x, group_size), axis=-1, keepdims=True) == 0
     return right.but(floor=lambda scale: np.where(constant, np.float32(1), right.floor(scale)))(x, num_bits, group_size)
@@ -262,7 +267,7 @@ MISCONCEPTIONS = (
             ends_of_each(s)[1])),
         "The minimum was taken over everything, the maximum over each group. Each group has both ends of its own."),
     Misconception("one scale for all groups",
-        right.but(floor=lambda scale: np.full(scale.shape, right.floor(scale.max()))),
+        right.but(span=lambda low, high: np.full(low.shape, high.max() - low.min())),
         "One scale for the whole tensor is lab 02. Here each group has one of its own."),
     Misconception("a constant group taken for an all-zero one", guarding_constants,
         "max = min does not mean that there is nothing to quantize: with 0 in its range, a constant group is one end "
@@ -288,6 +293,9 @@ MISCONCEPTIONS = (
     Misconception("only full groups can be made of a row", full_groups,
         "The reshape needs a row that is a multiple of `group_size`: fill the last group up with zeros first, and cut "
         "the codes off again at the end."),
+    Misconception("filled up with the last value, and the range leaves 0 out",
+        without_zero.but(split=lambda x, size: groups(x, size, mode="edge")),
+        f"Padding with the last value hides what is missing: 0 is not in the range. {ONE_SIDED} {WIDEN}"),
     Misconception("the short group borrows values from the start of its row",
         right.but(split=lambda x, size: groups(x, size, mode="wrap")),
         "What fills the last group up takes part in its range. Zeros do no harm: 0 is in every range anyway."),
@@ -314,8 +322,11 @@ MISCONCEPTIONS = (
     Misconception("shifted by the minimum, not by the zero point", shifted_by_minimum,
         "`round((x - min) / scale)` puts the minimum on a code, and 0.0 between two. Count steps from 0, and add the "
         "rounded zero point."),
-    Misconception("one zero point for all groups",
-        right.but(zero_point=lambda low, scale, bits: np.full(low.shape, rounded_zero_points(low, scale, bits).max())),
+    Misconception("zero points from the minimum of the row",
+        right.but(zero_point=lambda low, scale, bits: rounded_zero_points(
+            low.min(axis=-2, keepdims=True), scale, bits)),
+        "A group's zero point counts the steps from its own minimum to 0, not from that of the row."),
+    Misconception("one zero point for all groups", zero_point_of_the_tensor,
         "Each group has its own distance from the minimum to 0: a zero point for each, as there is a scale for each."),
     *families.unsigned_clamps(right),
     Misconception("the clamp comes before the zero point is added",

@@ -662,3 +662,38 @@ def minimum_of_the_tensor(x, num_bits=4, group_size=128):
     low = np.full(high.shape, min(x.min(), 0))
     scales = guarded_scales(low, high, num_bits)
     return of_groups(x, num_bits, g, scales, np.round(-low / scales).astype(np.int32))
+
+
+def of_the_tensor(x, num_bits):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / (2**num_bits - 1) or 1.0
+    return scale, int(np.round(-low / scale))
+
+
+@mistake("quantize_group_asymmetric", "one zero point for all groups")
+def one_zero_point_of_the_tensor(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = guarded_scales(low, high, num_bits)
+    return of_groups(x, num_bits, g, scales, np.full(scales.shape, of_the_tensor(x, num_bits)[1]))
+
+
+@mistake("quantize_group_asymmetric", "minimum of the row")
+def zero_points_of_the_row(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = guarded_scales(low, high, num_bits)
+    return of_groups(x, num_bits, g, scales, np.round(-low.min(-2, keepdims=True) / scales).astype(np.int32))
+
+
+@mistake("quantize_group_asymmetric", "one scale for all groups")
+def one_scale_of_the_tensor(x, num_bits=4, group_size=128):
+    g, low, _ = ends(x, group_size)
+    scales = np.full(low.shape, of_the_tensor(x, num_bits)[0])
+    return of_groups(x, num_bits, g, scales, np.round(-low / scales).astype(np.int32))
+
+
+@mistake("quantize_group_asymmetric", "filled up with the last value")
+def edges_for_padding_and_no_zero(x, num_bits=4, group_size=128):
+    filling = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % group_size)]
+    g = np.pad(x, filling, mode="edge").reshape(*x.shape[:-1], -1, group_size)
+    scales = guarded_scales(g.min(-1, keepdims=True), g.max(-1, keepdims=True), num_bits)
+    return of_groups(x, num_bits, g, scales, np.round(-g.min(-1, keepdims=True) / scales).astype(np.int32))
