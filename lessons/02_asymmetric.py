@@ -7,8 +7,9 @@
 #
 # - write asymmetric quantization and its inverse, and derive its two numbers, scale and zero point,
 # - say why the range must include 0, and what happens to `[10, 11, 12]` where it does not,
-# - predict from the smallest and the largest value alone how much asymmetric gains: from nothing to one bit,
-# - recognise four mistakes that are in print.
+# - predict from the smallest and the largest value alone how much asymmetric gains: from next to nothing to what one bit
+#   more brings the symmetric grid,
+# - recognise three mistakes that are in print.
 
 # %%
 import numpy as np
@@ -43,7 +44,8 @@ for symmetric in (True, False):
     print(f"{name:<10}: {len(np.unique(rounded))} grey levels, {right:.1%} read correctly")
 
 # %% [markdown]
-# The memory is the same. But the symmetric grid has two of its four codes, -2 and -1, below 0, where there is no pixel.
+# The memory is the same. But of the three codes that the symmetric grid uses, -1 lies below 0, where there is no pixel (and
+# its fourth, -2, is never used: lab 01).
 
 # %% [markdown]
 # ## Play first
@@ -94,6 +96,12 @@ explorer
 # The asymmetric grid gets longer too, because it must reach back to 0. Why must it? You are about to find out.
 #
 # </details>
+# <details><summary>Where does it meet the dotted curve?</summary>
+#
+# At a shift of about 1, and of -1, and from there on outwards. All values lie on one side of 0 then, and on that side both
+# grids have the same step.
+#
+# </details>
 
 # %% [markdown]
 # ## Build it
@@ -142,9 +150,9 @@ print(
 )
 
 # %% [markdown]
-# Clamped, everything becomes 2: the three values are flattened into one. Not clamped, the values come back, but the zero
-# point needs 12 bits beside 8-bit codes, and a kernel that keeps it in `uint8` reads garbage. And 0.0 has no code at all:
-# the nearest one, code 0, stands for 10.
+# Clamped, everything becomes 2: the three values are flattened into one. Not clamped, the values come back, but the
+# zero point needs 12 bits beside 8-bit codes, and a kernel (the code that multiplies) that keeps it in `uint8` reads
+# garbage. And 0.0 has no code at all: the nearest one, code 0, stands for 10.
 #
 # ### The way out
 #
@@ -371,7 +379,7 @@ for name, x in (("1/8 ... 7/8", cells), ("0 ... 1", exact)):
 # |---|---|
 # | input | `low` and `high`, numbers with `low <= high`, not both 0; `num_bits` |
 # | the range | first widened to include 0, as for the asymmetric grid |
-# | result | by how many decibels the SQNR of the asymmetric grid is better: $10 \log_{10}$ of the ratio of the two noises |
+# | result | a number: by how many decibels the SQNR of the asymmetric grid is better, $10 \log_{10}$ of the ratio of the two noises |
 #
 # By hand, for the example above, [-0.6, 1.95] at 8 bits: the symmetric step is 1.95 / 127 = 0.01535, the asymmetric one is
 # 2.55 / 255 = 0.01. The noise is $1.535^2 = 2.36$ times larger, and $10 \log_{10} 2.36$ = 3.7 dB.
@@ -411,7 +419,8 @@ check(asymmetric_gain)
 # </details>
 
 # %% [markdown]
-# Before you run the next cell: which of the four ranges gains nothing, and which a whole bit, 6.02 dB?
+# Before you run the next cell: which of the four ranges gains next to nothing, and which as much as one bit more brings the
+# symmetric grid?
 
 # %%
 gain = or_reference(asymmetric_gain)
@@ -420,13 +429,14 @@ for low, high in ((-1, 1), (-0.5, 1), (0, 1), (10, 12)):
     print(f"[{low}, {high}]".ljust(10) + f"gains {told} bits")
 
 # %% [markdown]
-# Two things are in your formula. With the **imbalance** of the range,
+# Two things are in your formula. With the **imbalance** $r$ of the range, in which max and min are the ends after widening,
 #
 # $$r = \frac{|\max + \min|}{\max - \min}, \qquad \text{gain} = 20\log_{10}(1 + r) \;+\; 20\log_{10}\frac{2^b-1}{2^b-2}.$$
 #
 # The first part goes from nothing, where the range reaches equally far both ways, to 6.02 dB where it ends at 0. The
-# second is the one code that the symmetric grid never uses: tiny at 8 bits, and more than half a bit at 2. After a ReLU
-# the two together are exactly one bit: asymmetric at 8 bits *is* symmetric at 9.
+# second is the one code that the symmetric grid never uses: 0.03 dB at 8 bits and 3.5 at 2, where it hurts most. After a
+# ReLU the two together make the grid as good as the symmetric one with one bit more, which is 6.05 dB at 8 bits and 9.54
+# at 2: asymmetric at 8 bits *is* symmetric at 9.
 
 # %%
 activation = activations["block3.pointwise"]
@@ -438,7 +448,8 @@ print(f"largest difference: {np.abs(eight - nine).max():.6f}")
 # ## See it on real tensors
 #
 # Transformers have a GELU in place of the ReLU (Hendrycks and Gimpel, 2016): almost 0 for negative values, but not quite.
-# We apply it to what really enters the last ReLU6 of the network, and to a Gaussian.
+# We apply it to what really enters the last ReLU6 of the network (a ReLU that stops at 6), and to a Gaussian. The
+# [logits](../docs/glossary.md#logit) are what the network puts out.
 
 
 # %%
@@ -515,7 +526,9 @@ Picture(
 # hit them or not; and some weight tensors have only a few hundred values to average over.) GELU outputs gain nearly as
 # much, since their negative part is short. A Gaussian gains next to nothing, and when it is shifted far enough, all of
 # the bit. The formula speaks of steps, so it needs errors that fill their steps: with few bits most GELU outputs lie so
-# close to 0 that they lose less than half a step whatever the step is, and gain less than it says.
+# close to 0 that they lose less than half a step whatever the step is, and gain less than it says. At 8 bits the GELU of a
+# Gaussian gains more than it says: one value in eight lies within 0.01 of the minimum, -0.17, and that is 4.6 steps of the
+# symmetric grid, about halfway between two codes.
 #
 # **Where it does not win.** Half of the weight tensors gain less than what one tenth of a bit brings, 0.6 dB: trained
 # weights reach about equally far both ways. And there are tensors on which it loses. Weights that are -1, 0 or 1 times a
@@ -581,7 +594,7 @@ print(f"cast, then add and clamp: {np.clip(cast_first, -128, 127)}")
 print(f"add, clamp, then cast:    {np.clip(steps - 128, -128, 127).astype(np.int8)}")
 
 # %% [markdown]
-# After the cast everything fits into `int8`, and there is nothing left to clamp. The largest values become the smallest.
+# After the cast everything fits into `int8`, and there is nothing left to clamp. Values beyond the range land anywhere.
 #
 # **Steps plus zero point.** A lesson of DeepLearning.AI dequantizes as $q \cdot \text{scale} + z$. Its test passes,
 # because the zero point happens to be 0 there. With signed codes, [0, 1, 2, 3] has scale 3/255 and zero point -128:
@@ -727,7 +740,8 @@ for percentile in (100, 99.99, 99.9, 99, 95, 90):
 # </details>
 # <details><summary>How much does asymmetric quantization gain on ReLU outputs?</summary>
 #
-# One bit: the symmetric grid would leave its negative half unused. Half the step, a quarter of the MSE, 6 dB.
+# What one bit more would bring the symmetric grid, whose negative half is unused: half the step, a quarter of the MSE, 6 dB
+# at 8 bits, and more with few bits, where its unused code counts.
 #
 # </details>
 # <details><summary>Why are weights mostly quantized symmetrically, and activations asymmetrically?</summary>
@@ -756,6 +770,6 @@ for percentile in (100, 99.99, 99.9, 99, 95, 90):
 # - `q = clamp(round(x / scale) + zero_point)`, and back `(q - zero_point) * scale`. The zero point is the code of 0.0.
 # - Include 0 in the range first. Then the zero point always is a code, and 0.0 is exact.
 # - Add, clamp, then cast; and turn codes to floats before you subtract.
-# - Two numbers, min and max, tell the gain over symmetric: one bit where all values lie on one side, next to nothing
-#   where the range is balanced.
+# - Two numbers, min and max, tell the gain over symmetric: where all values lie on one side, what one bit more would bring
+#   (6.05 dB at 8 bits, 9.54 at 2), and next to nothing at 8 bits where the range is balanced.
 # - Activations gain, weights hardly do, and a zero point costs arithmetic. Measure against the original.

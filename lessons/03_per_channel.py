@@ -54,8 +54,8 @@ print(f"4 bits, one scale for each tensor:     {accuracy_with(4, PerTensor()):.1
 print(f"4 bits, one scale for each channel:    {accuracy_with(4, PerAxis(0)):.1%}")
 
 # %% [markdown]
-# Not a bit more for any weight, and nearly all of the loss is gone. This lab is about why, which elements may share a
-# scale, and what the additional scales cost.
+# No wider codes, and nearly all of the loss is gone. This lab is about why, which elements may share a scale, and what
+# the additional scales cost.
 
 # %% [markdown]
 # ## Play first
@@ -123,7 +123,7 @@ explorer
 # | the whole tensor | - | 0, 1, 2, 3 | 1 | 18 432 |
 # | an output channel | 0 | 1, 2, 3 | 64 | 288 |
 # | an input channel | 1 | 0, 2, 3 | 32 | 576 |
-# | a row of the kernel | 2 | 0, 1, 3 | 3 | 6 144 |
+# | a row of the kernel (the 3 x 3 filter) | 2 | 0, 1, 3 | 3 | 6 144 |
 #
 # Beware of the word `axis`. In `np.max(x, axis=0)` it is the axis that *disappears*. In quantization it is the axis that
 # *stays*: "[per channel](../docs/glossary.md#per-channel) along axis 0" means one scale for each index of axis 0.
@@ -292,7 +292,8 @@ explore_granularity(filters, quantize=quantize_per_channel)
 # | input | `original` and `dequantized`, floats of one shape; `axis`, where the channels are, also negative |
 # | result | an array of shape `(original.shape[axis],)`: the SQNR of each channel in decibels |
 # | SQNR | $10 \log_{10}(\text{mean of } x^2 / \text{mean of } e^2)$, over the elements of the channel (lab 01) |
-# | a channel that came back exactly | `inf`, also where it is all zero |
+# | a channel that came back exactly | `inf`, also where it is all zero (zeros always come back exactly: every grid here holds 0.0) |
+# | tiny channels | no smallest noise: only an error of exactly 0 is `inf` |
 #
 # By hand, channels along axis 0: $[3, 4]$ comes back as $[3, 3.5]$. Its power is 25/2, its noise 0.25/2: a ratio of 100,
 # 20 dB. $[0.1, 0.2]$ comes back as $[0.2, 0.2]$: 0.05/2 over 0.01/2 is 5, which is 7 dB. Over both together it is 19.8 dB: the
@@ -670,8 +671,8 @@ for num_bits, granularity in (
 # take half of it.)
 #
 # **Biases** stay as they are. There is one for each channel, and what they are added to is a sum over many products,
-# already in high precision. In integer kernels a bias is an int32 with the scale (scale of the input) x (scale of the
-# weight), so that it can be added to the integer sum directly (lab 05).
+# already in high precision. In integer kernels (code that multiplies codes) a bias is an int32 with the scale (scale of
+# the input) x (scale of the weight), so that it can be added to the integer sum directly (lab 05).
 
 # %% [markdown]
 # ## In the wild
@@ -878,4 +879,4 @@ for name in ("stem", "block2.depthwise", "block3.depthwise"):
 # - With one scale, the loudest channel sets the step for all. A channel that is r times quieter loses 20 log10 r decibels.
 # - A scale may leave the sum if it does not vary along the summed axis: out for weights, tokens for activations.
 # - SQNR over all elements hides what happens to quiet channels. Look at the worst channel, and at the task.
-# - Symmetry and granularity are choices of their own, and what they win adds up. Neither heals a heavy tail.
+# - Symmetry and granularity are choices of their own, and what they win at least adds up here. Neither heals a heavy tail.

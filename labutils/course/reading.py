@@ -49,16 +49,16 @@ def _read_finished(read: Callable[[Any], dict], value: Any) -> dict:
     return read(value)
 
 
-def as_array(value: Any, name: str) -> np.ndarray:
+def as_array(value: Any, name: str, kind: str = "an array") -> np.ndarray:
     """Convert a returned NumPy array, torch tensor or number to a NumPy array; Wrong for anything else.
 
     >>> as_array(2.5, "scale")
     array(2.5)
 
-    `name` is the value's name in the error message.
+    `name` is the value's name in the error message, and `kind` what it should be.
     """
     if value is None or isinstance(value, (str, bytes, dict, set, list, tuple)) or callable(value):
-        raise Wrong(f"{name} should be an array, but it is {describe(value)}")
+        raise Wrong(f"{name} should be {kind}, but it is {describe(value)}")
     try:
         array = np.asarray(value.detach().cpu().numpy() if array_api_compat.is_torch_array(value) else value)
     except Exception as error:
@@ -74,7 +74,7 @@ def as_number(value: Any, name: str) -> float:
     >>> as_number(np.float32([0.5]), "scale")
     0.5
     """
-    array = as_array(value, name)
+    array = as_array(value, name, "a number")
     if array.size != 1:
         raise Wrong(f"{name} should be one number, but it is an array of shape {array.shape}")
     return float(array.reshape(()))

@@ -11,7 +11,15 @@ from __future__ import annotations
 import numpy as np
 
 from labutils.course.exercise import Misconception
-from labutils.labs.recipes import Asymmetric, Recipe, Symmetric, shifted_first
+from labutils.labs.recipes import (
+    Asymmetric,
+    Recipe,
+    Symmetric,
+    clamped_unsigned,
+    shifted_first,
+    smallest_unsigned_dtype,
+    wrapping,
+)
 
 Rows = tuple[Misconception, ...]
 
@@ -78,16 +86,16 @@ def signed_dtypes(right: Recipe) -> Rows:
     )  # fmt: skip
 
 
-def scale_floors(right: Recipe, zero: str = "max|x|") -> Rows:
-    """No guard against a scale of 0, or one that changes other scales too; `zero` names what is 0 in the formula."""
+def scale_floors(right: Recipe, zero: str = "max|x|", of: str = "tensor") -> Rows:
+    """No guard against a scale of 0, or one that changes others too: `zero` is what is 0, `of` what shares a scale."""
     tiny, only = np.float32(1e-8), "Only a scale of exactly 0 needs replacing."
     return (
-        Misconception("an all-zero tensor divides by zero", right.but(floor=lambda scale: scale),
+        Misconception(f"an all-zero {of} divides by zero", right.but(floor=lambda scale: scale),
             f"{zero} is 0 here, so the scale is 0, and 0 / 0 is NaN. Any positive scale will do for zeros: use 1."),
         Misconception("a floor under the scale", right.but(floor=lambda scale: np.maximum(scale, tiny)),
-            f"A smallest scale such as 1e-8 rounds tensors of small values to zero. {only}"),
+            f"A smallest scale such as 1e-8 rounds {of}s of small values to zero. {only}"),
         Misconception("an epsilon added to the scale", right.but(floor=lambda scale: scale + tiny),
-            f"Adding 1e-8 wipes out tensors whose scale is smaller than that. {only}"),
+            f"Adding 1e-8 wipes out {of}s whose scale is smaller than that. {only}"),
     )  # fmt: skip
 
 
@@ -191,6 +199,44 @@ def zero_points(right: Asymmetric) -> Rows:
         Misconception("no zero point: it is always 0", right.but(zero_point=lambda low, scale, bits: 0),
             "With the zero point 0, code 0 stands for 0.0, and all negative values are clamped to it. How many steps "
             "lie between the minimum and 0? That is the code of 0.0."),
+        Misconception("the zero point is not added to the codes", right.but(shift=lambda steps, zero_point: steps),
+            "The zero point is right, but the codes do not use it: they count from 0.0, and the values below it are "
+            "clamped. Add it to the steps."),
+    )  # fmt: skip
+
+
+def narrow_zero_points(right: Asymmetric) -> Rows:
+    """The right range, and zero points in a dtype that ends below the largest code."""
+
+    def stored_in(dtype):
+        def zero_point(low, scale, bits):
+            return wrapping(np.round(-low / scale), dtype).astype(np.int64)[()]
+
+        return right.but(zero_point=zero_point)
+
+    return (
+        Misconception("a zero point in uint8 at every bit width", stored_in(np.uint8),
+            "A zero point is a code: above 8 bits it goes beyond 255, where uint8 wraps around. Take a wider integer."),
+        Misconception("a zero point in int8", stored_in(np.int8),
+            "8-bit codes, and so zero points, go up to 255. int8 ends at 127 and wraps around. Take a wider integer."),
+        Misconception("a zero point in int16", stored_in(np.int16),
+            "16-bit codes, and so zero points, go up to 65535. int16 ends at 32767 and wraps around. Take int32."),
+    )  # fmt: skip
+
+
+def unsigned_clamps(right: Asymmetric) -> Rows:
+    """A clamp that is missing, ends one code too late, or comes too late; the range includes 0, so no code is < 0."""
+
+    def after_the_cast(codes, num_bits):
+        return clamped_unsigned(wrapping(codes, smallest_unsigned_dtype(num_bits)), num_bits)
+
+    return (
+        Misconception("no clamp, or one that ends at 2^b", right.but(clamp=unclamped),
+            "Scale and zero point are both rounded, so the largest value can land half a step beyond the last code, "
+            "2^b - 1, and the cast wraps 256 around to 0. Clamp to [0, 2^b - 1] before you cast."),
+        Misconception("the cast comes before the clamp", right.but(clamp=after_the_cast),
+            "After the cast everything fits into the dtype, and 256 has become 0: there is nothing left to clamp. "
+            "Clamp while the codes are floats, then cast."),
     )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ ANSWERS = {
     "what hangs when read": ((Unread(), 1.0), "what it returned cannot be read: no answer within 0.2 seconds"),
     "a sequence without end": ((Sequence(), 1.0), "q "),
     "a set": (({1, 2}, 1.0), "q should be an array, but it is a set"),
-    "a scale of None": ((np.ones(4, np.int8), None), "scale should be an array, but it is None"),
+    "a scale of None": ((np.ones(4, np.int8), None), "scale should be a number, but it is None"),
     "a tensor on meta": ((torch.zeros(4, device="meta"), 1.0), "q is an array of shape (4,), of which NumPy cannot"),
     "a sparse tensor": ((torch.ones(4).to_sparse(), 1.0), "q is an array of shape (4,), of which NumPy cannot"),
     "a bfloat16 tensor": ((torch.ones(4, dtype=torch.bfloat16), 1.0), "q is an array of shape (4,), of which NumPy"),

@@ -11,7 +11,7 @@ import numpy as np
 from labutils.arrays.inputs import real_number
 from labutils.arrays.scheme import Scheme
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
-from labutils.course.reading import as_number, distinct
+from labutils.course.reading import as_array, as_number, distinct
 from labutils.labs.lab02 import LESSON
 from labutils.labs.recipes import Recipe, largest_code, largest_unsigned
 
@@ -53,7 +53,11 @@ def cases() -> list[Case]:
 
 
 def read(value: object) -> dict:
-    return {"gain": as_number(value, "the result")}
+    """One number, which the lesson prints with a format: an array of one element has none."""
+    gain = as_number(value, "the result")
+    if (shape := as_array(value, "the result").shape) != ():
+        raise Wrong(f"the result should be a number, but it is an array of shape {shape}: take its element")
+    return {"gain": gain}
 
 
 def judge(answer: dict, case: Case) -> None:
@@ -81,6 +85,9 @@ class Gain(Recipe):
 
 
 right = Gain()
+guarded = right.but(
+    decibels=lambda symmetric, asymmetric: right.decibels(symmetric, asymmetric) if symmetric > 0 else -np.inf
+)
 POWER = "Noise is the square of the step over 12: a step half as long is a quarter of the noise, 6 dB, not 3."
 
 MISCONCEPTIONS = (
@@ -104,6 +111,12 @@ MISCONCEPTIONS = (
     Misconception("in bits instead of decibels",
         right.but(decibels=lambda symmetric, asymmetric: np.log2(symmetric / asymmetric)),
         "log2 of the ratio counts bits: 1 after a ReLU. In decibels that is about 6."),
+    Misconception("20 log2 instead of 20 log10",
+        right.but(decibels=lambda symmetric, asymmetric: 20 * np.log2(symmetric / asymmetric)),
+        "`np.log2` counts doublings. Decibels are counted with the logarithm to base 10."),
+    Misconception("20 log10 of a ratio of noises",
+        right.but(decibels=lambda symmetric, asymmetric: 40 * np.log10(symmetric / asymmetric)),
+        "The steps were squared, and the logarithm counts that already: of a ratio of noises decibels are 10 log10."),
     Misconception("the difference of the steps",
         right.but(decibels=lambda symmetric, asymmetric: symmetric - asymmetric),
         "Decibels compare by a ratio: the unit of x must cancel."),
@@ -114,15 +127,26 @@ MISCONCEPTIONS = (
     Misconception("0 is included from above only", right.but(widen=lambda low, high: (low, max(high, 0))),
         "Negative ranges are right now. Where all values are positive, it is the lower end that must move to 0."),
     Misconception("the symmetric grid reaches to the largest value only",
-        right.but(reach=lambda low, high: high, decibels=lambda symmetric, asymmetric: (
-            20 * np.log10(symmetric / asymmetric) if symmetric > 0 else -np.inf)),
+        guarded.but(reach=lambda low, high: high),
         "The symmetric grid must reach the largest magnitude, and that may be at the lower end."),
-    Misconception("the symmetric grid is as long as the range", right.but(reach=lambda low, high: high - low),
-        "The symmetric scale is max|x| / (2^(b-1) - 1): from 0 to the largest magnitude, not from end to end."),
+    Misconception("the same gain for every range", right.but(reach=lambda low, high: high - low),
+        "At one bit width every range gains the same: both grids got one length. The symmetric scale spans from 0 to "
+        "the largest magnitude, the asymmetric one from the lower end to the upper, and the lower is not always 0."),
+    Misconception("half the range for the symmetric reach", right.but(reach=lambda low, high: (high - low) / 2),
+        "(max - min) / 2 is the reach of a grid whose middle may be anywhere. The symmetric one has its middle at 0, "
+        "and must reach the largest magnitude."),
+    Misconception("the smaller of the two magnitudes",
+        guarded.but(reach=lambda low, high: min(-low, high)),
+        "The symmetric grid must reach the end that is farther from 0: the larger magnitude."),
     Misconception("the symmetric range counted once, its steps twice", right.but(divisor=largest_unsigned),
         "max|x| is half of the symmetric grid, and spans half of its steps: 127 at 8 bits."),
     Misconception("divides by 2^(b-1)", right.but(divisor=lambda bits: 2 ** (bits - 1)),
         "The largest symmetric code is 2^(b-1) - 1. The one that is left unused is a part of the gain."),
+    Misconception("2^b - 2 for 2^(b-1) - 1", right.but(divisor=lambda bits: 2**bits - 2),
+        "2^b - 2 steps span the symmetric grid from end to end. From 0 to max|x| there are half as many, 127 at 8 "
+        "bits: mind the brackets of 2 ** (num_bits - 1) - 1."),
+    Misconception("2^(b-2) for 2^(b-1) - 1", right.but(divisor=lambda bits: 2 ** (bits - 2)),
+        "The largest symmetric code is 2^(b-1) - 1: 127 at 8 bits, not 64."),
     Misconception("divides by 2^b", right.but(levels=lambda bits: 2**bits),
         "Between 2^b codes there are 2^b - 1 steps."),
     Misconception("the unused code is left out",
@@ -135,6 +159,10 @@ MISCONCEPTIONS = (
         "From -1 to 2 the range is 3 long: the lower end is subtracted."),
     Misconception("always one bit", lambda low, high, num_bits=8: 20 * np.log10(2),
         "A whole bit is what a range gains that ends at 0. A balanced one gains next to nothing."),
+    Misconception("capped at one bit",
+        right.but(decibels=lambda symmetric, asymmetric: min(20 * np.log10(symmetric / asymmetric), 20 * np.log10(2))),
+        "6.02 dB is what the range alone can gain. The code that the symmetric grid leaves unused comes on top: 6.05 "
+        "dB at 8 bits, 9.54 at 2. Leave the result as it is."),
 )  # fmt: skip
 
 EXERCISE = Exercise(

@@ -69,7 +69,7 @@ def cases() -> list[Case]:
         Case("trained weights at 4 bits", (w,), {"num_bits": 4}),
         Case("GELU outputs at 3 bits", (curved,), {"num_bits": 3}),
         Case("trained weights at 2 bits", (w,), {"num_bits": 2}),
-        Case("trained weights at 16 bits", (w,), {"num_bits": 16}),
+        Case("trained weights at 16 bits, turned about 0", (-w,), {"num_bits": 16}),
         Case("8 bits is the default", (HAND,)),
         Case("the largest value lies half a step beyond the last code", (np.array([-61.5, 3, 193.5], np.float32),)),
         Case("the same at 4 bits", (np.array([-3.5, 0.0, 11.5], np.float32),), {"num_bits": 4}),
@@ -78,7 +78,7 @@ def cases() -> list[Case]:
         Case("a positive constant", (np.full(5, 0.3, dtype=np.float32),), {"num_bits": 5}),
         Case("one negative element", (np.array([-0.7], dtype=np.float32),)),
         Case("all zero", (np.zeros((3, 4), dtype=np.float32),)),
-        Case("weights a billion times smaller", (w[:4] * np.float32(1e-9),)),
+        Case("weights 1e20 times smaller", (w[:4] * np.float32(1e-20),)),
         Case("weights near the largest float32", (w[:4] * np.float32(1e37),)),
         Case("a strided view, 3 axes", (curved[:6].reshape(6, 5, 8)[:, :, ::2],), {"num_bits": 7}),
         Case("float64 input", (w[0].astype(np.float64) - 0.1,)),
@@ -179,6 +179,7 @@ MISCONCEPTIONS = (
         "max = min does not mean that there is nothing to quantize. With 0 in the range, a constant is one end of it "
         "and comes back exactly; only an all-zero tensor needs a special scale."),
     *families.zero_points(right),
+    *families.narrow_zero_points(right),
     Misconception("shifted by the minimum, not by the zero point", shifted_by_minimum,
         "`round((x - min) / scale)` puts the minimum on a code, and 0.0 between two. Then 0.0 does not get the code "
         "zero_point. Count steps from 0, and add the rounded zero point."),
@@ -197,9 +198,7 @@ MISCONCEPTIONS = (
         right.but(round=lambda steps: np.maximum(np.round(steps), 0)),
         "Steps below 0 belong to values below 0: clamped to 0, all of these get the code of 0.0. Add the zero point, "
         "then clamp."),
-    Misconception("no clamp", right.but(clamp=families.unclamped),
-        "Scale and zero point are both rounded, so the largest value can land half a step beyond the last code, and "
-        "the cast wraps 256 around to 0. Clamp before you cast."),
+    *families.unsigned_clamps(right),
     Misconception("signed codes",
         right.but(zero_point=lambda low, scale, bits: steps_below_zero(low, scale, bits) - 2 ** (bits - 1),
                   clamp=clamped, dtype=smallest_dtype),

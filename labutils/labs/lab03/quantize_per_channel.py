@@ -38,7 +38,7 @@ def cases() -> list[Case]:
     silent = uneven((5, 8), 0, seed=1)
     silent[2] = 0
     negative = np.array([[0.4, -3.0, 1.1], [-0.2, 0.1, 0.05]], dtype=np.float32)
-    far_apart = w[:4] * np.array([[1], [1e-9], [1e9], [1e-12]], dtype=np.float32)
+    far_apart = w[:4] * np.array([[1], [1e-9], [1e9], [1e-20]], dtype=np.float32)
     return [
         Case("the worked example", (HAND, 0)),
         Case("trained weights along axis 0", (w, 0), {"num_bits": 4}),
@@ -51,7 +51,7 @@ def cases() -> list[Case]:
         Case("axis -2 of three", (uneven((4, 6, 5), 1, seed=2), -2)),
         Case("a channel that is all zero", (silent, 0)),
         Case("the largest magnitudes are negative", (negative, 0)),
-        Case("channels a billion times smaller and larger", (far_apart, 0)),
+        Case("channels a billion times larger, and up to 1e20 times smaller", (far_apart, 0)),
         Case("one channel alone", (w[:1], 0)),
         Case("a single axis: a scale for each value", (HAND[1], 0)),
         Case("2 bits", (w, 0), {"num_bits": 2}),

@@ -41,7 +41,7 @@ def cases() -> list[Case]:
     pixels = np.moveaxis(data.digits_network().activations(images[:4])["block2.depthwise"], 1, -1).copy()
     silent = uneven((5, 8), 0, seed=7)
     silent[3] = 0
-    quiet = uneven((6, 10), 0, seed=8) * np.array([1, 1e-9, 1, 1e-7, 1, 1], dtype=np.float32)[:, None]
+    quiet = uneven((6, 10), 0, seed=8) * np.array([1, 1e-20, 1, 1e-7, 1, 1], dtype=np.float32)[:, None]
     return [
         Case("(batch, tokens, features)", (uneven((2, 5, 7), 1),)),
         Case("(tokens, features)", (uneven((6, 11), 0, seed=1),)),

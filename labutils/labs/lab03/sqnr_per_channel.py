@@ -55,6 +55,8 @@ def cases() -> list[Case]:
     lossy[3] = exact[3]
     silent, gone = exact.copy(), lossy.copy()
     silent[2] = gone[2] = 0
+    tiny = w[:5] * np.array([[100], [1], [1e-9], [1e-11], [1e-13]], np.float32)
+    overshot = np.where(np.abs(exact) < 5, -2 * exact, lossy)
     return [
         Case("the worked example", (*by_hand, 0)),
         case("trained weights along axis 0", w, 0),
@@ -65,11 +67,15 @@ def cases() -> list[Case]:
         case("a square matrix along axis 1", square, 1),
         case("the middle one of three axes", uneven((4, 6, 5), 1, seed=13), 1),
         case("axis -1 is the last one", uneven((3, 4, 6), 2, seed=14), -1),
+        case("axis -2 of three", uneven((3, 4, 6), 1, seed=15), -2),
         case("after a ReLU: the mean is not 0", np.maximum(w[:16], 0), 0),
         case("one channel alone", w[:1], 0),
-        Case("quiet channels of which nothing is left: 0 dB", (square, np.where(np.abs(square) > 1, square, 0), 0)),
+        case("tiny channels: no smallest noise", tiny, 0, Scheme(8, granularity=PerAxis(0))),
+        Case("an error larger than the signal: below 0 dB", (exact, overshot, 0)),
+        Case("quiet channels of which nothing is left: 0 dB", (square, restored(square, Scheme(4)), 0)),
         Case("a channel that came back exactly: inf", (exact, lossy, 0)),
         Case("a channel of zeros came back exactly: inf", (silent, gone, 0)),
+        Case("all channels came back exactly: inf for each", (exact, exact.copy(), 0)),
     ]
 
 
@@ -136,6 +142,31 @@ def all_axes_if_negative(original, dequantized, axis):
     return right(original, dequantized, axis) if axis >= 0 else sqnr_db(original, dequantized)
 
 
+def only_minus_one(original, dequantized, axis):
+    """As `all_axes_if_negative`, with -1 mended, and no other negative axis."""
+    return all_axes_if_negative(original, dequantized, original.ndim - 1 if axis == -1 else axis)
+
+
+def one_exact_makes_all(original, dequantized, axis):
+    found = right(original, dequantized, axis)
+    return np.full_like(found, np.inf) if np.isinf(found).any() else found
+
+
+def one_inf_where_nothing_was_lost(original, dequantized, axis):
+    return right(original, dequantized, axis) if (original != dequantized).any() else np.float64(np.inf)
+
+
+def ratio_of_each_value(original, dequantized, axis):
+    x, e = (channels(part.astype(np.float64), axis) for part in (original, original - dequantized))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 10 * np.log10((x**2 / e**2).mean(axis=1))
+
+
+def spread(x: np.ndarray) -> np.ndarray:
+    """Squared distances from the mean of each channel."""
+    return (x - x.mean(axis=1, keepdims=True)) ** 2
+
+
 AXIS = "`axis` is where the channels are: it stays, and the means run over all the others, as for the scales."
 
 MISCONCEPTIONS = (
@@ -147,6 +178,8 @@ MISCONCEPTIONS = (
     Misconception("a negative axis is not found", all_axes_if_negative,
         "Among the numbers of the axes there is no -1: a comparison such as `i != axis` lets every axis through. Make "
         "the axis positive first: remainder by the number of axes."),
+    Misconception("of the negative axes only -1 is found", only_minus_one,
+        "-2 is an axis too, the last but one. The remainder by the number of axes makes any of them positive."),
     Misconception("one number for all channels", lambda x, back, axis: sqnr_db(x, back),
         "That is the average over all elements, which the loud channels rule. One number for each channel is asked "
         "for."),
@@ -169,6 +202,14 @@ MISCONCEPTIONS = (
         "That is how many times larger the signal's power is. Say it in decibels."),
     Misconception("the mean of the decibels of each value", of_each_value,
         "A logarithm of each value lets those next to 0 decide. Take the two means first, then one logarithm."),
+    Misconception("the mean of the ratios of each value", ratio_of_each_value,
+        "A ratio for each value lets the smallest errors decide, and is inf for each that has none. Take the two means "
+        "first, then one ratio."),
+    Misconception("one exact channel makes all of them exact", one_exact_makes_all,
+        "Where one channel came back exactly the others did not: put inf into the places where the noise is 0, and "
+        "only there."),
+    Misconception("one inf where nothing was lost", one_inf_where_nothing_was_lost,
+        "Where all channels came back exactly, each of them is inf: shape (C,) again."),
     Misconception("mean magnitudes instead of mean squares",
         right.but(signal=lambda x, back: np.abs(x), noise=lambda x, back: np.abs(x - back)),
         "SQNR compares powers: square, then take the mean."),
@@ -177,8 +218,25 @@ MISCONCEPTIONS = (
             noise=lambda x, back: x - back),
         "Positive and negative values cancel in a mean. Square first, then take the mean."),
     Misconception("the variance of a channel for its power",
-        right.but(signal=lambda x, back: (x - x.mean(axis=1, keepdims=True)) ** 2),
+        right.but(signal=lambda x, back: spread(x)),
         "The variance leaves the mean out. After a ReLU that is a part of the signal: take the mean of x squared."),
+    Misconception("the variance of the errors for their power", right.but(noise=lambda x, back: spread(x - back)),
+        "The variance leaves the mean error out, and an error that all values share is an error too: take the mean of "
+        "the squared errors."),
+    Misconception("a ratio of variances",
+        right.but(signal=lambda x, back: spread(x), noise=lambda x, back: spread(x - back)),
+        "Variances leave the means out, of the signal and of the error. Take the means of the squares."),
+    Misconception("the sum of squares over a mean",
+        right.but(signal=lambda x, back: x**2 * x.shape[1]),
+        "Above is a sum, below a mean: the ratio grows with the number of elements. Take two means, or two sums."),
+    Misconception("medians instead of means", right.but(mean=lambda powers: np.median(powers, axis=1)),
+        "The median leaves out how large the large values are. SQNR compares mean squares."),
+    Misconception("the mean magnitude of the error", right.but(noise=lambda x, back: np.abs(x - back)),
+        "The signal is squared and the error is not: then the unit of x does not cancel. Square both."),
+    Misconception("reshaped to channels without moving the axis",
+        right.but(split=lambda x, axis: x.reshape(x.shape[axis], -1)),
+        "`reshape(C, -1)` cuts the array into C runs of neighbours. Those are the channels along axis 0 only: move the "
+        "axis to the front before."),
     Misconception("the power of what came back", right.but(signal=lambda x, back: back**2),
         "The signal is the original, not its reconstruction."),
     Misconception("the largest value for the signal",
@@ -192,6 +250,22 @@ MISCONCEPTIONS = (
         "0 dB says that the error is as large as the signal. Where nothing was lost it is inf."),
     Misconception("a floor under the noise", right.but(ratio=lambda signal, noise: signal / np.maximum(noise, 1e-12)),
         "A smallest noise makes exact channels look merely good. Where nothing was lost the SQNR is inf."),
+    Misconception("a tolerance under the noise",
+        right.but(ratio=lambda signal, noise: np.where(noise < 1e-12, np.inf, signal / np.where(noise == 0, 1, noise))),
+        "A small noise is not none: of a quiet channel it may be most of the signal. `np.isclose` and a smallest value "
+        "take it for an exact one. Compare with 0."),
+    Misconception("an epsilon added to the noise",
+        right.but(ratio=lambda signal, noise: np.where(noise == 0, np.inf, signal / (noise + 1e-12))),
+        "What is added to the noise is more than the whole noise of a quiet channel. Leave the noise as it is, and "
+        "treat only 0 apart."),
+    Misconception("negative decibels cut at 0", right.but(decibels=lambda ratio: np.maximum(10 * np.log10(ratio), 0)),
+        "An error larger than the signal has an SQNR below 0 dB. That is worth knowing: leave it."),
+    Misconception("the sign of the decibels is lost", right.but(decibels=lambda ratio: np.abs(10 * np.log10(ratio))),
+        "An error larger than the signal has an SQNR below 0 dB. Without its sign it looks good."),
+    Misconception("squeeze also removes the channel axis",
+        right.but(result=lambda decibels, x, axis: decibels.squeeze()),
+        "`squeeze()` removes every axis of length 1, and so that of a single channel. Name the axes to be removed, or "
+        "leave `keepdims` out."),
     Misconception("the reduced axes are kept",
         right.but(result=lambda decibels, x, axis: along_axis(decibels, x.ndim, axis)),
         "`keepdims=True` keeps the reduced axes with length 1. One number for each channel is asked for, shape (C,)."),

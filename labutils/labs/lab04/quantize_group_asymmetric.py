@@ -25,10 +25,12 @@ from labutils.labs.lab04 import LESSON
 from labutils.labs.lab04.quantize_group import count, padded_by
 from labutils.labs.recipes import (
     Asymmetric,
+    cast,
     clamped,
     clamped_unsigned,
     largest_code,
     smallest_dtype,
+    smallest_unsigned_dtype,
     wrapping,
 )
 from labutils.labs.slices import along_groups, codes_of_groups, groups
@@ -58,6 +60,7 @@ def cases() -> list[Case]:
     lifted = (rng.normal(size=(5, 20)) + np.arange(-4, 6, 2)[:, None]).astype(np.float32)  # rows with other means
     silent = w[:6, :24].copy()
     silent[2, 8:16] = 0
+    below = np.linspace(-1, 0.2, 128, dtype=np.float32).reshape(2, 64)
     beyond = np.array([[-61.5, 3, 193.5, -3.5, 0, 251.5]], np.float32)
     return [
         Case("the worked example", (HAND,), {"num_bits": 4, "group_size": 4}),
@@ -69,13 +72,14 @@ def cases() -> list[Case]:
         Case("groups of negative values", (-np.abs(w[4:8, :20]) - 1,), {"num_bits": 5, "group_size": 6}),
         Case("4 bits and groups of 128 are the defaults", (rng.normal(size=(3, 300)).astype(np.float32),)),
         Case("the largest value lies half a step beyond the last code", (beyond,), {"num_bits": 8, "group_size": 3}),
+        Case("the same at 4 bits", (np.array([[-3.5, 0, 11.5]], np.float32),), {"num_bits": 4, "group_size": 3}),
         Case("a group that is all zero", (silent,), {"num_bits": 4, "group_size": 8}),
         Case("a row, one axis", (w[0, :50].copy(),), {"num_bits": 4, "group_size": 16}),
         Case("three axes", (w.reshape(16, 8, 64)[:4, :3, :30].copy(),), {"num_bits": 3, "group_size": 12}),
         Case("a group larger than the row", (w[:3],), {"num_bits": 4, "group_size": 128}),
         Case("groups of one", (w[:2, :9],), {"num_bits": 4, "group_size": 1}),
-        Case("12 bits", (w[:4],), {"num_bits": 12, "group_size": 32}),
-        Case("weights a billion times smaller", (w[:4] * np.float32(1e-9),), {"num_bits": 4, "group_size": 32}),
+        Case("16 bits, most of each range below 0", (below,), {"num_bits": 16, "group_size": 32}),
+        Case("weights 1e20 times smaller", (w[:4] * np.float32(1e-20),), {"num_bits": 4, "group_size": 32}),
         Case("a strided view", (w[:6, ::3],), {"num_bits": 4, "group_size": 8}),
         Case("float64 input", (w[:2].astype(np.float64),), {"num_bits": 4, "group_size": 16}),
     ]
@@ -192,6 +196,39 @@ def full_groups(x, num_bits=4, group_size=128):
     return right(x, num_bits, group_size)
 
 
+def shifted_by_minimum(x, num_bits=4, group_size=128):
+    _, scales, zero_points = right(x, num_bits, group_size)
+    g = groups(x, group_size)
+    codes = clamped_unsigned(np.round((g - ends_of_each(g)[0]) / scales[..., None]), num_bits)
+    return codes_of_groups(cast(codes, smallest_unsigned_dtype(num_bits)), x), scales, zero_points
+
+
+def zero_point_of_the_tensor(x, num_bits=4, group_size=128):
+    _, _, zero_point = Asymmetric()(x, num_bits)
+    return right.but(zero_point=lambda low, scale, bits: np.full(low.shape, zero_point))(x, num_bits, group_size)
+
+
+def guarding_constants(x, num_bits=4, group_size=128):
+    constant = np.ptp(groups(x, group_size), axis=-1, keepdims=True) == 0
+    return right.but(floor=lambda scale: np.where(constant, np.float32(1), right.floor(scale)))(x, num_bits, group_size)
+
+
+def apart(x, num_bits=4, group_size=128):
+    def split(x, size):
+        g = groups(x, size)
+        return np.moveaxis(g.reshape(*g.shape[:-2], size, -1), -1, -2)
+
+    def back(q, scales, zero_points, x, size):
+        return join(np.moveaxis(q, -1, -2).reshape(q.shape), scales, zero_points, x, size)
+
+    return right.but(split=split, join=back)(x, num_bits, group_size)
+
+
+def along_axis_0(x, num_bits=4, group_size=128):
+    q, *shared = right(np.moveaxis(x, 0, -1), num_bits, group_size)
+    return tuple(np.moveaxis(part, -1, 0) for part in (q, *shared))
+
+
 def in_place(x, num_bits=4, group_size=128):
     found = right(x, num_bits, group_size)
     x -= x.min()
@@ -225,6 +262,21 @@ MISCONCEPTIONS = (
         "Minimum and maximum were taken over whole rows. Each group has a range, a scale and a zero point of its own."),
     Misconception("one range for the whole tensor", right.but(ends=ends_over(lambda ndim: tuple(range(ndim)))),
         "Minimum and maximum were taken over everything. Each group has a range, a scale and a zero point of its own."),
+    Misconception("one lower end for all groups",
+        right.but(ends=lambda s: (np.broadcast_to(ends_over(lambda ndim: tuple(range(ndim)))(s)[0], (*s.shape[:-1], 1)),
+            ends_of_each(s)[1])),
+        "The minimum was taken over everything, the maximum over each group. Each group has both ends of its own."),
+    Misconception("one scale for all groups",
+        right.but(span=lambda low, high: np.full(low.shape, high.max() - low.min())),
+        "One scale for the whole tensor is lab 02. Here each group has one of its own."),
+    Misconception("a constant group taken for an all-zero one", guarding_constants,
+        "max = min does not mean that there is nothing to quantize: with 0 in its range, a constant group is one end "
+        "of it. Ask whether the widened range is 0."),
+    Misconception("the members of a group lie apart, not side by side", apart,
+        "`reshape(..., group_size, -1)` makes groups of every k-th value. A group is a run of neighbours: "
+        "`reshape(..., -1, group_size)`."),
+    Misconception("the groups run along axis 0", along_axis_0,
+        "A group is a run of neighbours in a row, along the last axis."),
     Misconception("symmetric codes, moved by half the grid",
         right.but(ends=lambda s: (-np.abs(s).max(axis=-1, keepdims=True), np.abs(s).max(axis=-1, keepdims=True)),
             span=lambda low, high: high, levels=largest_code, zero_point=offset_codes),
@@ -241,6 +293,9 @@ MISCONCEPTIONS = (
     Misconception("only full groups can be made of a row", full_groups,
         "The reshape needs a row that is a multiple of `group_size`: fill the last group up with zeros first, and cut "
         "the codes off again at the end."),
+    Misconception("filled up with the last value, and the range leaves 0 out",
+        without_zero.but(split=lambda x, size: groups(x, size, mode="edge")),
+        f"Padding with the last value hides what is missing: 0 is not in the range. {ONE_SIDED} {WIDEN}"),
     Misconception("the short group borrows values from the start of its row",
         right.but(split=lambda x, size: groups(x, size, mode="wrap")),
         "What fills the last group up takes part in its range. Zeros do no harm: 0 is in every range anyway."),
@@ -263,9 +318,17 @@ MISCONCEPTIONS = (
     Misconception("group_size is ignored", right.but(split=lambda x, size: groups(x, min(128, x.shape[-1]))),
         "The groups have 128 values whatever was asked for. Use `group_size`."),
     *families.zero_points(right),
-    Misconception("no clamp", right.but(clamp=families.unclamped),
-        "Scale and zero point are both rounded, so the largest value of a group can land half a step beyond the last "
-        "code. Clamp before you cast."),
+    *families.narrow_zero_points(right),
+    Misconception("shifted by the minimum, not by the zero point", shifted_by_minimum,
+        "`round((x - min) / scale)` puts the minimum on a code, and 0.0 between two. Count steps from 0, and add the "
+        "rounded zero point."),
+    Misconception("zero points from the minimum of the row",
+        right.but(zero_point=lambda low, scale, bits: rounded_zero_points(
+            low.min(axis=-2, keepdims=True), scale, bits)),
+        "A group's zero point counts the steps from its own minimum to 0, not from that of the row."),
+    Misconception("one zero point for all groups", zero_point_of_the_tensor,
+        "Each group has its own distance from the minimum to 0: a zero point for each, as there is a scale for each."),
+    *families.unsigned_clamps(right),
     Misconception("the clamp comes before the zero point is added",
         right.but(round=lambda steps: np.maximum(np.round(steps), 0)),
         "Steps below 0 belong to values below 0: clamped to 0, all of these get the code of 0.0. Add the zero point, "
@@ -281,7 +344,8 @@ MISCONCEPTIONS = (
     *families.levels(right),
     *families.unsigned_dtypes(right),
     *families.unsigned_rounding(right),
-    *families.scale_floors(right.but(zero_point=families.cast_zero_point), zero="max - min of that group"),
+    *families.scale_floors(right.but(zero_point=families.cast_zero_point), zero="max - min of that group",
+        of="group"),
     Misconception("the zero points are not returned",
         right.but(join=lambda q, scales, zeros, x, size: (codes_of_groups(q, x), scales[..., 0])),
         "Without its zero point a group's codes cannot be read: nobody knows which one stands for 0.0."),

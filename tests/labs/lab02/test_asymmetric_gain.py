@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from labutils import Scheme, fake_quantize, sqnr_db
+from labutils.course import engine
 from labutils.labs.answers import asymmetric_gain
+from labutils.labs.catalogue import EXERCISES
 from tests.labs.right_answers import passes
 
 
@@ -43,6 +45,19 @@ def test_what_is_no_range_is_refused(args, error, words):
     assert words in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "answer, words",
+    [
+        (np.array([3.7]), "the result should be a number, but it is an array of shape (1,)"),
+        (None, "the result should be a number, but it is None"),
+        ("3.7 dB", "the result should be a number, but it is the str '3.7 dB'"),
+    ],
+)
+def test_what_is_no_number_is_refused(answer, words):
+    report = engine.examine(lambda low, high, num_bits=8: answer, EXERCISES["asymmetric_gain"])
+    assert words in report.first_failure.detail
+
+
 # Right answers, however they are written.
 
 
@@ -75,7 +90,7 @@ def difference_of_logarithms(low, high, num_bits=8):
 def as_an_array(low, high, num_bits=8):
     ends = np.array([low, high, 0.0])
     scales = np.abs(ends).max() / (2 ** (num_bits - 1) - 1), np.ptp(ends) / (2**num_bits - 1)
-    return np.array([20 * np.log10(scales[0] / scales[1])])
+    return np.array(20 * np.log10(scales[0] / scales[1]))
 
 
 RIGHT = [ratio_of_the_scales, ratio_of_the_noises, by_the_imbalance, difference_of_logarithms, as_an_array]

@@ -93,7 +93,7 @@ def undone(windows):
 BROKEN = {
     "undone": (undone, "is not done yet"),
     "raises": (lambda windows: 1 / 0, "raised ZeroDivisionError"),
-    "None": (lambda windows: None, "should be an array, but it is None"),
+    "None": (lambda windows: None, "should be a number, but it is None"),
     "an array": (lambda windows: windows[0][0], "should be one number"),
     "negative": (lambda windows: -1.0, "should be a positive number"),
     "NaN": (lambda windows: float("nan"), "should be a positive number"),

@@ -328,6 +328,116 @@ def gain_with_np_log(low, high, num_bits=8):
     return 20 * np.log(symmetric * (2**num_bits - 1) / (high - low))
 
 
+@mistake("quantize_asymmetric", "uint8 at every bit width")
+def zero_point_that_uint8_cannot_hold(x, num_bits=8):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / (2**num_bits - 1) or 1.0
+    zero_point = np.round(-low / scale).astype(np.int64).astype(np.uint8)
+    return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
+
+
+@mistake("quantize_asymmetric", "int16")
+def zero_point_that_int16_cannot_hold(x, num_bits=8):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / (2**num_bits - 1) or 1.0
+    zero_point = np.round(-low / scale).astype(np.int64).astype(np.int16)
+    return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
+
+
+@mistake("quantize_asymmetric", "not added")
+def zero_point_only_returned(x, num_bits=8):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / (2**num_bits - 1) or 1.0
+    return codes(np.round(x / scale), num_bits), scale, int(np.round(-low / scale))
+
+
+@mistake("quantize_asymmetric", "ends at 2\\^b")
+def clamp_to_256(x, num_bits=8):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / (2**num_bits - 1) or 1.0
+    zero_point = int(np.round(-low / scale))
+    q = np.clip(np.round(x / scale) + zero_point, 0, 2**num_bits).astype(np.int64)
+    return q.astype(np.uint8 if num_bits <= 8 else np.uint16), scale, zero_point
+
+
+@mistake("quantize_asymmetric")
+def scale_of_1e_12_at_least(x, num_bits=8):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = max((high - low) / (2**num_bits - 1), 1e-12)
+    zero_point = int(np.round(-low / scale))
+    return codes(np.round(x / scale) + zero_point, num_bits), scale, zero_point
+
+
+def steps_of_both(low, high, num_bits):
+    low, high = min(low, 0), max(high, 0)
+    return max(-low, high) / (2 ** (num_bits - 1) - 1), (high - low) / (2**num_bits - 1)
+
+
+@mistake("asymmetric_gain")
+def gain_in_an_array_of_one(low, high, num_bits=8):
+    symmetric, asymmetric = steps_of_both(low, high, num_bits)
+    return np.array([20 * np.log10(symmetric / asymmetric)])
+
+
+@mistake("asymmetric_gain")
+def gain_that_is_printed(low, high, num_bits=8):
+    symmetric, asymmetric = steps_of_both(low, high, num_bits)
+    print(20 * np.log10(symmetric / asymmetric))
+
+
+@mistake("asymmetric_gain", "capped")
+def gain_of_one_bit_at_most(low, high, num_bits=8):
+    symmetric, asymmetric = steps_of_both(low, high, num_bits)
+    return min(6.02, 20 * np.log10(symmetric / asymmetric))
+
+
+@mistake("asymmetric_gain", "same gain for every range")
+def gain_of_a_range_from_0(low, high, num_bits=8):
+    low, high = 0, max(abs(low), abs(high))
+    return 20 * np.log10(high / (2 ** (num_bits - 1) - 1) / ((high - low) / (2**num_bits - 1)))
+
+
+@mistake("asymmetric_gain", "20 log2")
+def gain_with_log2(low, high, num_bits=8):
+    symmetric, asymmetric = steps_of_both(low, high, num_bits)
+    return 20 * np.log2(symmetric / asymmetric)
+
+
+@mistake("asymmetric_gain", "ratio of noises")
+def gain_of_squared_steps_with_20(low, high, num_bits=8):
+    symmetric, asymmetric = steps_of_both(low, high, num_bits)
+    return 20 * np.log10(symmetric**2 / asymmetric**2)
+
+
+@mistake("asymmetric_gain", "2\\^b - 2")
+def gain_without_brackets(low, high, num_bits=8):
+    low, high = min(low, 0), max(high, 0)
+    symmetric = max(-low, high) / (2**num_bits - 1 - 1)
+    return 20 * np.log10(symmetric / ((high - low) / (2**num_bits - 1)))
+
+
+@mistake("asymmetric_gain", "2\\^\\(b-2\\)")
+def gain_with_a_quarter_of_the_codes(low, high, num_bits=8):
+    low, high = min(low, 0), max(high, 0)
+    symmetric = max(-low, high) / 2 ** (num_bits - 2)
+    return 20 * np.log10(symmetric / ((high - low) / (2**num_bits - 1)))
+
+
+@mistake("asymmetric_gain", "half the range")
+def gain_over_half_the_range(low, high, num_bits=8):
+    low, high = min(low, 0), max(high, 0)
+    symmetric = (high - low) / 2 / (2 ** (num_bits - 1) - 1)
+    return 20 * np.log10(symmetric / ((high - low) / (2**num_bits - 1)))
+
+
+@mistake("asymmetric_gain", "smaller of the two")
+def gain_over_the_smaller_magnitude(low, high, num_bits=8):
+    low, high = min(low, 0), max(high, 0)
+    symmetric = min(abs(low), abs(high)) / (2 ** (num_bits - 1) - 1)
+    with np.errstate(all="ignore"):
+        return 20 * np.log10(symmetric / ((high - low) / (2**num_bits - 1)))
+
+
 @mistake("asymmetric_gain", "largest value only")  # the same: 1 + r is 2 max / (max - min) then
 def gain_without_an_absolute_value(low, high, num_bits=8):
     """r without |...|: a range that is mostly negative gains less than nothing."""

@@ -362,3 +362,125 @@ def sqnr_without_a_thought_of_zeros(original, dequantized, axis):
     others = tuple(i for i in range(original.ndim) if i != axis % original.ndim)
     with np.errstate(divide="ignore", invalid="ignore"):
         return 10 * np.log10(np.mean(original**2, axis=others) / np.mean((original - dequantized) ** 2, axis=others))
+
+
+def powers(original, dequantized, axis):
+    others = tuple(i for i in range(original.ndim) if i != axis % original.ndim)
+    x = original.astype(np.float64)
+    return np.mean(x**2, axis=others), np.mean((x - dequantized) ** 2, axis=others)
+
+
+def decibels(signal, noise, exact):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(exact, np.inf, 10 * np.log10(signal / noise))
+
+
+@mistake("sqnr_per_channel", "tolerance")
+def sqnr_with_noise_close_to_0(original, dequantized, axis):
+    signal, noise = powers(original, dequantized, axis)
+    return decibels(signal, noise, np.isclose(noise, 0))
+
+
+@mistake("sqnr_per_channel", "tolerance")
+def sqnr_with_noise_below_1e_12(original, dequantized, axis):
+    signal, noise = powers(original, dequantized, axis)
+    return decibels(signal, noise, noise < 1e-12)
+
+
+@mistake("sqnr_per_channel", "tolerance")
+def sqnr_with_noise_below_1e_6(original, dequantized, axis):
+    signal, noise = powers(original, dequantized, axis)
+    return decibels(signal, noise, noise < 1e-6)
+
+
+@mistake("sqnr_per_channel", "tolerance")
+def sqnr_where_values_are_close(original, dequantized, axis):
+    others = tuple(i for i in range(original.ndim) if i != axis % original.ndim)
+    signal, noise = powers(original, dequantized, axis)
+    return decibels(signal, noise, np.isclose(original, dequantized).all(axis=others))
+
+
+@mistake("sqnr_per_channel", "epsilon")
+def sqnr_with_1e_12_under_the_noise_that_is_not_0(original, dequantized, axis):
+    signal, noise = powers(original, dequantized, axis)
+    return decibels(signal, noise + 1e-12, noise == 0)
+
+
+@mistake("sqnr_per_channel")
+def sqnr_with_1e_30_under_the_noise_that_is_not_0(original, dequantized, axis):
+    signal, noise = powers(original, dequantized, axis)
+    return decibels(signal, noise + 1e-30, noise == 0)
+
+
+@mistake("sqnr_per_channel", "sign of the decibels")
+def sqnr_never_negative_by_abs(original, dequantized, axis):
+    signal, noise = powers(original, dequantized, axis)
+    return np.abs(decibels(signal, noise, noise == 0))
+
+
+@mistake("sqnr_per_channel", "cut at 0")
+def sqnr_never_negative_by_maximum(original, dequantized, axis):
+    signal, noise = powers(original, dequantized, axis)
+    return np.maximum(0, decibels(signal, noise, noise == 0))
+
+
+@mistake("sqnr_per_channel", "only -1")
+def sqnr_where_minus_one_is_the_only_negative_axis(original, dequantized, axis):
+    if axis == -1:
+        axis = original.ndim - 1
+    others = tuple(i for i in range(original.ndim) if i != axis)
+    noise = np.mean((original - dequantized) ** 2, axis=others)
+    return decibels(np.mean(original**2, axis=others), noise, noise == 0)
+
+
+@mistake("sqnr_per_channel", "one inf")
+def sqnr_that_leaves_early(original, dequantized, axis):
+    signal, noise = powers(original, dequantized, axis)
+    if not noise.any():
+        return np.inf
+    return decibels(signal, noise, noise == 0)
+
+
+@mistake("sqnr_per_channel", "one exact channel")
+def sqnr_that_leaves_at_any_exact_channel(original, dequantized, axis):
+    signal, noise = powers(original, dequantized, axis)
+    if (noise == 0).any():
+        return np.full(noise.shape, np.inf)
+    return decibels(signal, noise, False)
+
+
+@mistake("sqnr_per_channel", "squeeze")
+def sqnr_squeezed(original, dequantized, axis):
+    signal, noise = powers(original, dequantized, axis)
+    return decibels(signal, noise, noise == 0).squeeze()
+
+
+@mistake("sqnr_per_channel", "ratios of each value")
+def sqnr_of_ratios_of_values(original, dequantized, axis):
+    others = tuple(i for i in range(original.ndim) if i != axis % original.ndim)
+    x = original.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 10 * np.log10(np.mean(x**2 / (x - dequantized) ** 2, axis=others))
+
+
+@mistake("sqnr_per_channel", "without moving the axis")
+def sqnr_of_rows_of_a_reshape(original, dequantized, axis):
+    x = original.reshape(original.shape[axis], -1).astype(np.float64)
+    noise = np.mean((x - dequantized.reshape(x.shape)) ** 2, axis=1)
+    return decibels(np.mean(x**2, axis=1), noise, noise == 0)
+
+
+@mistake("sqnr_per_channel", "ratio of variances")
+def sqnr_of_two_variances(original, dequantized, axis):
+    others = tuple(i for i in range(original.ndim) if i != axis % original.ndim)
+    x = original.astype(np.float64)
+    noise = np.var(x - dequantized, axis=others)
+    return decibels(np.var(x, axis=others), noise, noise == 0)
+
+
+@mistake("sqnr_per_channel", "median")
+def sqnr_of_medians(original, dequantized, axis):
+    others = tuple(i for i in range(original.ndim) if i != axis % original.ndim)
+    x = original.astype(np.float64)
+    noise = np.median((x - dequantized) ** 2, axis=others)
+    return decibels(np.median(x**2, axis=others), noise, noise == 0)

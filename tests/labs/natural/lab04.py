@@ -535,7 +535,7 @@ def scales_with_keepdims(x, num_bits=4, group_size=128):
     return unsigned(np.round(g / scales) + zeros, num_bits, x), scales, zeros
 
 
-@mistake("quantize_group_asymmetric")
+@mistake("quantize_group_asymmetric", "one zero point")
 def zero_point_of_the_first_group(x, num_bits=4, group_size=128):
     g = grouped(x, group_size)
     low, high = g.min(-1, keepdims=True).clip(None, 0), g.max(-1, keepdims=True).clip(0)
@@ -543,3 +543,157 @@ def zero_point_of_the_first_group(x, num_bits=4, group_size=128):
     zeros = np.round(-low / scales).astype(np.int32)
     zeros = np.broadcast_to(zeros[..., :1, :], zeros.shape)
     return unsigned(np.round(g / scales) + zeros, num_bits, x), scales[..., 0], zeros[..., 0]
+
+
+def ends(x, group_size):
+    g = grouped(x, group_size)
+    return g, g.min(-1, keepdims=True).clip(None, 0), g.max(-1, keepdims=True).clip(0)
+
+
+def of_groups(x, num_bits, g, scales, zeros):
+    return unsigned(np.round(g / scales) + zeros, num_bits, x), scales[..., 0], zeros[..., 0]
+
+
+def guarded_scales(low, high, num_bits):
+    scales = (high - low) / (2**num_bits - 1)
+    return np.where(scales == 0, 1, scales)
+
+
+@mistake("quantize_group_asymmetric", "int16")
+def zero_points_that_int16_cannot_hold(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = guarded_scales(low, high, num_bits)
+    return of_groups(x, num_bits, g, scales, np.round(-low / scales).astype(np.int64).astype(np.int16))
+
+
+@mistake("quantize_group_asymmetric", "uint8 at every bit width")
+def zero_points_that_uint8_cannot_hold(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = guarded_scales(low, high, num_bits)
+    return of_groups(x, num_bits, g, scales, np.round(-low / scales).astype(np.int64).astype(np.uint8))
+
+
+@mistake("quantize_group_asymmetric", "a zero point in int8")
+def zero_points_that_int8_cannot_hold(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = guarded_scales(low, high, num_bits)
+    return of_groups(x, num_bits, g, scales, np.round(-low / scales).astype(np.int64).astype(np.int8))
+
+
+@mistake("quantize_group_asymmetric")
+def scales_of_1e_12_at_least(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = np.maximum((high - low) / (2**num_bits - 1), 1e-12)
+    return of_groups(x, num_bits, g, scales, np.round(-low / scales).astype(np.int32))
+
+
+@mistake("quantize_group_asymmetric")
+def scales_below_1e_12_become_1(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = (high - low) / (2**num_bits - 1)
+    scales = np.where(scales < 1e-12, 1, scales)
+    return of_groups(x, num_bits, g, scales, np.round(-low / scales).astype(np.int32))
+
+
+@mistake("quantize_group_asymmetric", "constant group")
+def guard_before_widening(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = np.where(g.max(-1, keepdims=True) == g.min(-1, keepdims=True), 1, (high - low) / (2**num_bits - 1))
+    return of_groups(x, num_bits, g, scales, np.round(-low / scales).astype(np.int32))
+
+
+@mistake("quantize_group_asymmetric", "ends at 2\\^b")
+def clamp_to_2_to_the_b(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = guarded_scales(low, high, num_bits)
+    zeros = np.round(-low / scales).astype(np.int32)
+    q = np.clip(np.round(g / scales) + zeros, 0, 2**num_bits).astype(np.int64)
+    q = q.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
+    return q.astype(np.uint8 if num_bits <= 8 else np.uint16), scales[..., 0], zeros[..., 0]
+
+
+@mistake("quantize_group_asymmetric", "cast comes before the clamp")
+def cast_and_then_clamp(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = guarded_scales(low, high, num_bits)
+    zeros = np.round(-low / scales).astype(np.int32)
+    q = (np.round(g / scales) + zeros).astype(np.int64).astype(np.uint8 if num_bits <= 8 else np.uint16)
+    return unsigned(q, num_bits, x), scales[..., 0], zeros[..., 0]
+
+
+@mistake("quantize_group_asymmetric", "shifted by the minimum")
+def counted_from_the_minimum(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = guarded_scales(low, high, num_bits)
+    zeros = np.round(-low / scales).astype(np.int32)
+    return unsigned(np.round((g - low) / scales), num_bits, x), scales[..., 0], zeros[..., 0]
+
+
+@mistake("quantize_group_asymmetric", "shifted by the minimum")
+def codes_from_the_zero_point_before_rounding(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = guarded_scales(low, high, num_bits)
+    zeros = -low / scales
+    q = unsigned(np.round(g / scales + zeros), num_bits, x)
+    return q, scales[..., 0], np.round(zeros[..., 0]).astype(np.int32)
+
+
+@mistake("quantize_group_asymmetric", "not added")
+def zero_points_only_returned(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = guarded_scales(low, high, num_bits)
+    zeros = np.round(-low / scales).astype(np.int32)
+    return unsigned(np.round(g / scales), num_bits, x), scales[..., 0], zeros[..., 0]
+
+
+@mistake("quantize_group_asymmetric", "lie apart")
+def groups_of_every_kth_value(x, num_bits=4, group_size=128):
+    n = x.shape[-1]
+    g = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -n % group_size)]).reshape(*x.shape[:-1], group_size, -1)
+    low, high = g.min(-2, keepdims=True).clip(None, 0), g.max(-2, keepdims=True).clip(0)
+    scales = guarded_scales(low, high, num_bits)
+    zeros = np.round(-low / scales).astype(np.int32)
+    return unsigned(np.round(g / scales) + zeros, num_bits, x), scales[..., 0, :], zeros[..., 0, :]
+
+
+@mistake("quantize_group_asymmetric", "one lower end")
+def minimum_of_the_tensor(x, num_bits=4, group_size=128):
+    g, _, high = ends(x, group_size)
+    low = np.full(high.shape, min(x.min(), 0))
+    scales = guarded_scales(low, high, num_bits)
+    return of_groups(x, num_bits, g, scales, np.round(-low / scales).astype(np.int32))
+
+
+def of_the_tensor(x, num_bits):
+    low, high = min(x.min(), 0), max(x.max(), 0)
+    scale = (high - low) / (2**num_bits - 1) or 1.0
+    return scale, int(np.round(-low / scale))
+
+
+@mistake("quantize_group_asymmetric", "one zero point for all groups")
+def one_zero_point_of_the_tensor(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = guarded_scales(low, high, num_bits)
+    return of_groups(x, num_bits, g, scales, np.full(scales.shape, of_the_tensor(x, num_bits)[1]))
+
+
+@mistake("quantize_group_asymmetric", "minimum of the row")
+def zero_points_of_the_row(x, num_bits=4, group_size=128):
+    g, low, high = ends(x, group_size)
+    scales = guarded_scales(low, high, num_bits)
+    return of_groups(x, num_bits, g, scales, np.round(-low.min(-2, keepdims=True) / scales).astype(np.int32))
+
+
+@mistake("quantize_group_asymmetric", "one scale for all groups")
+def one_scale_of_the_tensor(x, num_bits=4, group_size=128):
+    g, low, _ = ends(x, group_size)
+    scales = np.full(low.shape, of_the_tensor(x, num_bits)[0])
+    return of_groups(x, num_bits, g, scales, np.round(-low / scales).astype(np.int32))
+
+
+@mistake("quantize_group_asymmetric", "filled up with the last value")
+def edges_for_padding_and_no_zero(x, num_bits=4, group_size=128):
+    filling = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % group_size)]
+    g = np.pad(x, filling, mode="edge").reshape(*x.shape[:-1], -1, group_size)
+    scales = guarded_scales(g.min(-1, keepdims=True), g.max(-1, keepdims=True), num_bits)
+    return of_groups(x, num_bits, g, scales, np.round(-g.min(-1, keepdims=True) / scales).astype(np.int32))
