@@ -26,11 +26,11 @@ LONGEST_FIRST = (
     "tests/course/test_explorer", "tests/data/", "tests/labs/lab",
 )  # fmt: skip
 # What `make quick` leaves out besides trained models: pictures, functions that hang, networks that are quantized or
-# trained, labs about them, and of the wrong answers those that learners wrote.
+# trained, labs about them, processes that are started, and of the wrong answers those that learners wrote.
 SLOW = re.compile(
     r"test_explore|test_hostile|test_a_quantized_model_survives_every_copy|test_natural_mistakes|lab(05|06|09|12)/"
-    r"|models/(test_(calibrated|architectures|conversion|awq|gptq)|cases|evaluation|kv_cache|rotation|training)"
-    r"|data/test_(sentences|corpus|gguf)|test_(guard|stepped)"
+    r"|models/(test_(calibrated|architectures|conversion|awq|gptq|footprint)|cases|evaluation|kv_cache|rotation|training)"
+    r"|data/test_(sentences|corpus|gguf)|test_(guard|stepped|doctor|shards)"
     r"|labs/.*(best_clip|QuantizedLinear|quantized_matmul|int8_linear|quantize_model|model_bytes|layer_sensitivity"
     r"|allocate_bits|percentile_range|mse_range|kl_range|fake_quantize_ste|awq_scales|gptq|search_clip|layer_hessian"
     r"|perplexity|quantize_kv|hadamard|rotate_linear|kv_cache_bytes|window_split)"
