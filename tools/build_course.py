@@ -42,6 +42,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+VARIES = "nbval-ignore-output"  # tag of a cell whose output depends on the machine
 PREDICT = re.compile(r"^predict\(", re.MULTILINE)
 CHECK = re.compile(r"check\((\w+)\)")
 KERNEL = {
@@ -238,8 +239,7 @@ def executed(lesson: NotebookNode, client: type[NotebookClient] | None = None) -
                 raise SystemExit(f"a solution cell writes to stderr:\n{cell.source}\n\n{output.text}")
             output.get("data", {}).pop(WIDGET_VIEW, None)
         if cell.cell_type == "code":
-            varies = "nbval-ignore-output" in cell.metadata.get("tags", [])  # with the machine, so it is not stored
-            cell.outputs = [] if varies else joined(cell.outputs)
+            cell.outputs = [] if VARIES in cell.metadata.get("tags", []) else joined(cell.outputs)
     notebook.metadata = nbformat.from_dict(KERNEL)
     return notebook
 

@@ -10,12 +10,10 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 from tqdm import tqdm
 
-from tools.build_course import ROOT, executed, read, require_models
+from tools.build_course import ROOT, VARIES, executed, read, require_models
 from tools.site.questions import is_prediction
 from tools.site.recording import PROGRESS, SECONDS
 from tools.site.script import BYTES
-
-VARIES = "nbval-ignore-output"
 
 
 def site_notebook(stem: str, folder: Path, seconds: float = SECONDS, budget: int = BYTES) -> NotebookNode:

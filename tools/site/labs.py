@@ -57,25 +57,22 @@ def is_exercise(cell: NotebookNode) -> bool:
     return "nbgrader" in cell.metadata
 
 
-def dressed(page: NotebookNode, links: str) -> NotebookNode:
-    """Give a page its links, and its code cells what the site needs; no cell installs anything."""
-    page.cells[LINKS_CELL].source = links
+def dressed(page: NotebookNode, around: str) -> NotebookNode:
+    """Give a page its links `around`, and its code cells what the site needs; no cell installs anything."""
+    page.cells[LINKS_CELL].source = around
     del page.cells[SETUP_CELL]
     page.cells = with_questions(page.cells)
     for cell in page.cells:
         if cell.cell_type == "code":
-            fold(cell)
+            name_fold(cell)
             name_pictures(cell)
     return page
 
 
-def fold(cell: NotebookNode) -> None:
-    """Fold a cell's code where JupyterLab does, under the words that Colab shows."""
-    if not cell.metadata.get("jupyter", {}).get("source_hidden"):
-        return
+def name_fold(cell: NotebookNode) -> None:
+    """Let a fold, which tools/build_course.py has made for a cell with a title, show the title's words."""
     title = TITLE.match(cell.source)
-    cell.metadata["tags"] = sorted({*cell.metadata.get("tags", []), "hide-input"})
-    if title:
+    if title and "hide-input" in cell.metadata.get("tags", []):
         cell.source = cell.source[title.end() :]
         cell.metadata["mystnb"] = prompts(title[1])
 

@@ -54,13 +54,12 @@ def all_pages(solutions: dict[str, NotebookNode]) -> Iterator[tuple[str, str | N
     for stem, solution in solutions.items():
         yield f"notebooks/{stem}.ipynb", lab_page(stem, students[stem], solution)
         yield f"solutions/{stem}.ipynb", solution_page(stem, solution)
-    documents = [document for document in DOCUMENTS if (ROOT / document).exists()]
-    for document in documents:
+    for document in DOCUMENTS:
         yield document, ANCHOR.sub("", text_of(document))
     yield "exercises.md", exercises_page(students)
     labs = [f"{title(stem)} </notebooks/{stem}>" for stem in solutions]
     solved = [f"Solution of {title(stem)} </solutions/{stem}>" for stem in solutions]
-    course = ["exercises", *(document.removesuffix(".md") for document in documents), "solutions/index"]
+    course = ["exercises", *(document.removesuffix(".md") for document in DOCUMENTS), "solutions/index"]
     yield "solutions/index.md", SOLUTIONS + contents(solved)
     yield "index.md", front() + contents(labs, "Labs") + contents(course, "The course")
 
