@@ -40,12 +40,13 @@ def test_colabs_packages_are_new_enough_for_ours():
     assert [name for name in needed.keys() - MISSING if colab[name] not in needed[name]] == []
 
 
-def test_the_projects_address_is_written_once():
+def test_the_projects_address_is_written_once_for_programs_and_once_for_readers():
     folders = ["benchmarks", "labutils", "lessons", "tests", "tools", ".ci", ".github"]
     files = [path for path in ROOT.iterdir() if path.is_file()]
     files += [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     address = build_course.source_url().encode()
-    assert [path.name for path in files if address in path.read_bytes()] == ["pyproject.toml"]
+    assert sorted(path.name for path in files if address in path.read_bytes()) == ["README.md", "pyproject.toml"]
+    assert f"git clone {build_course.source_url()} " in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_fork_changes_that_one_address(monkeypatch):
