@@ -3,6 +3,7 @@ that vary. What they pass is nobody's progress.
 """
 
 import base64
+import io
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import PIL.Image
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
@@ -18,16 +20,38 @@ from tools import build_course
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECK = "from labutils import check\nfrom labutils.labs.answers import storage_bytes\ncheck(storage_bytes)"
-DRAW = "import os\nfrom IPython.display import Image, display\ndisplay(Image({}, format='png'))"
-IMAGE = {"text/plain": "<IPython.core.display.Image object>", "image/png": base64.b64encode(b"stored").decode()}
-STORED = [new_output("display_data", data=IMAGE)]
+DRAW = """import io
+import numpy as np
+from IPython.display import Image, display
+from PIL.Image import fromarray
+file, random = io.BytesIO(), np.random.default_rng()
+fromarray({}.astype('uint8')).save(file, 'PNG')
+display(Image(file.getvalue(), format='png'))"""
+WHITE = "np.full((10, 10, 3), 255)"
+SPECK = f"({WHITE} * (random.permutation(100) > 0).reshape(10, 10, 1))"  # one black pixel, elsewhere each time
+
+
+def stored_picture():
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (10, 10), "white").save(file, "PNG")
+    data = {
+        "text/plain": "<IPython.core.display.Image object>",
+        "image/png": base64.b64encode(file.getvalue()).decode(),
+    }
+    return [new_output("display_data", data=data)]
+
+
+STORED = stored_picture()
 NOTEBOOKS = {  # name: its one cell, what is stored of it, and whether that is valid
     "01_passes_a_check": (CHECK, None, True),
     "01_imports_torch": ("import torch", [], False),
     "05_imports_torch": ("import torch", [], True),
-    "05_draws_as_stored": (DRAW.format("b'stored'"), STORED, True),
-    "05_draws_otherwise": (DRAW.format("b'otherwise'"), STORED, True),  # with other fonts, say
-    "05_draws_otherwise_each_time": (DRAW.format("os.urandom(9)"), STORED, False),
+    "05_draws_as_stored": (DRAW.format(WHITE), STORED, True),
+    "05_draws_nearly_as_stored": (DRAW.format(SPECK), STORED, True),  # on another processor, say
+    "05_draws_otherwise": (DRAW.format(f"(0 * {WHITE})"), STORED, True),  # with other fonts, say
+    "05_draws_another_size": (DRAW.format(f"{WHITE}[:9]"), STORED, True),
+    "05_draws_no_picture": ("print('none')", STORED, False),
+    "05_draws_otherwise_each_time": (DRAW.format("random.integers(256, size=(10, 10, 3))"), STORED, False),
 }
 
 
