@@ -41,6 +41,12 @@ def site_notebook(stem: str, folder: Path, seconds: float = SECONDS, budget: int
     return solution
 
 
+def explorers(solution: NotebookNode) -> list[str]:
+    """HTML of each explorer in an executed solution; none in one whose explorers are stored as pictures."""
+    outputs = [output for cell in solution.cells for output in cell.get("outputs", [])]
+    return [output.data["text/html"] for output in outputs if is_explorer(output)]
+
+
 def is_explorer(output: NotebookNode) -> bool:
     """Whether an output is an explorer, as HTML."""
     return 'class="explorer"' in output.get("data", {}).get("text/html", "")

@@ -16,6 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from tools.build_course import ROOT, heading, site_url, source_url
+from tools.site.execution import explorers
 from tools.site.exercises import exercises_page
 from tools.site.labs import lab_page, solution_page
 
@@ -24,6 +25,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md", "CHANGELOG.md",
 )  # fmt: skip
 ELSEWHERE = {"README.md": "index.md", "solutions": "solutions/index.md"}  # pages whose place is not that of the file
+PICTURED = {"pictures/sentence.png": ("00_start_here", 0)}  # the README's picture: the explorer, by lab and place
 LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#:]+)(?=(#[^)\s]*)?\))")
 ANCHOR = re.compile(r'^<a id="[\w-]+"></a>\n', re.MULTILINE)  # for JupyterLab, whose headings have other names
 SOLUTIONS = """\
@@ -61,13 +63,17 @@ def all_pages(solutions: dict[str, NotebookNode]) -> Iterator[tuple[str, str | N
     solved = [f"Solution of {title(stem)} </solutions/{stem}>" for stem in solutions]
     course = ["exercises", *(document.removesuffix(".md") for document in DOCUMENTS), "solutions/index"]
     yield "solutions/index.md", SOLUTIONS + contents(solved)
-    yield "index.md", front() + contents(labs, "Labs") + contents(course, "The course")
+    yield "index.md", front(solutions) + contents(labs, "Labs") + contents(course, "The course")
 
 
-def front() -> str:
-    """The README without the paragraph that leads here."""
-    paragraphs = text_of("README.md").split("\n\n")
-    return "\n\n".join(paragraph for paragraph in paragraphs if f"]({site_url()})" not in paragraph)
+def front(solutions: dict[str, NotebookNode]) -> str:
+    """The README without the paragraph that leads here; where a picture shows an explorer that moves, that one."""
+    paragraphs = [each for each in text_of("README.md").split("\n\n") if f"]({site_url()})" not in each]
+    for picture, (stem, place) in PICTURED.items():
+        moving = explorers(solutions[stem]) if stem in solutions else []
+        if moving:
+            paragraphs = [moving[place] if each.endswith(f"]({picture})") else each for each in paragraphs]
+    return "\n\n".join(paragraphs)
 
 
 def text_of(path: str) -> str:
