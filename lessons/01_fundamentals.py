@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 01 · Fundamentals: grid, scale, error
 #
-# **Time:** 70 minutes; stretch: 25 more. **You need:** lab 00, NumPy; no PyTorch.
+# **Time:** 75 minutes; stretch: 25 more. **You need:** lab 00, NumPy; no PyTorch.
 #
 # At the end of this lab you can
 #

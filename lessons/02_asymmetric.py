@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 02 · Asymmetric: where zero goes
 #
-# **Time:** 60 minutes; stretch: 15 more. **You need:** lab 01, NumPy; no PyTorch.
+# **Time:** 70 minutes; stretch: 15 more. **You need:** lab 01, NumPy; no PyTorch.
 #
 # At the end of this lab you can
 #
@@ -172,7 +172,7 @@ print(
 # | $x' = (q - 60) \cdot$ scale | -0.6 | -0.13 | 0 | 0.44 | 1.95 |
 # | error $x - x'$ | 0 | 0.003 | 0 | 0.004 | 0 |
 #
-# ### Exercise 1: `quantize_asymmetric` (12 minutes, ●●○)
+# ### Exercise 1: `quantize_asymmetric` (15 minutes, ●●○)
 #
 # | | |
 # |---|---|
@@ -373,7 +373,7 @@ for name, x in (("1/8 ... 7/8", cells), ("0 ... 1", exact)):
 # $\max|x|/(2^{b-1}-1)$, the asymmetric one is $(\max-\min)/(2^b-1)$. Both are known as soon as the two ends of the range
 # are: nothing needs to be quantized to say what a zero point will gain.
 #
-# ### Exercise 3: `asymmetric_gain` (8 minutes, ●●○)
+# ### Exercise 3: `asymmetric_gain` (10 minutes, ●●○)
 #
 # | | |
 # |---|---|

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 03 · Per-channel: which elements share a scale
 #
-# **Time:** 70 minutes; stretch: 10 more. **You need:** labs 01 and 02, NumPy; no PyTorch.
+# **Time:** 80 minutes; stretch: 10 more. **You need:** labs 01 and 02, NumPy; no PyTorch.
 #
 # At the end of this lab you can
 #
@@ -137,7 +137,7 @@ explorer
 #
 # With the one scale 0.02 for both, channel 0 would have had the codes 2 (or 3), -13 and 5.
 #
-# ### Exercise 1: `quantize_per_channel` (12 minutes, ●●○)
+# ### Exercise 1: `quantize_per_channel` (15 minutes, ●●○)
 #
 # | | |
 # |---|---|

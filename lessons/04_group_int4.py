@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 04 · Group INT4: small groups, real bytes
 #
-# **Time:** 90 minutes; stretch: 20 more. **You need:** lab 01 (02 for exercise 6; 03 helps), NumPy; no PyTorch.
+# **Time:** 95 minutes; stretch: 20 more. **You need:** lab 01 (02 for exercise 6; 03 helps), NumPy; no PyTorch.
 #
 # At the end of this lab you can
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 · Quantized linear: integers that are multiplied
 #
-# **Time:** 70 minutes; stretch: 15 more. **You need:** labs 01 to 03, and a little PyTorch.
+# **Time:** 75 minutes; stretch: 20 more. **You need:** labs 01 to 03, and a little PyTorch.
 #
 # At the end of this lab you can
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 06 · Full model: what it weighs, what it still knows
 #
-# **Time:** 75 minutes; stretch: 25 more. **You need:** labs 04 and 05, PyTorch, and roughly what
+# **Time:** 80 minutes; stretch: 25 more. **You need:** labs 04 and 05, PyTorch, and roughly what
 # a transformer block is made of.
 #
 # At the end of this lab you can

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 07 · Calibration: where to clip
 #
-# **Time:** 80 minutes; stretch: 10 more. **You need:** labs 01 and 02, NumPy; for whole networks PyTorch.
+# **Time:** 85 minutes; stretch: 10 more. **You need:** labs 01 and 02, NumPy; for whole networks PyTorch.
 #
 # At the end of this lab you can
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 08 · Outliers: a few loud channels, and where to put them
 #
-# **Time:** 70 minutes; stretch: 10 more. **You need:** lab 03, PyTorch, and roughly what a
+# **Time:** 80 minutes; stretch: 10 more. **You need:** lab 03, PyTorch, and roughly what a
 # transformer block is made of; labs 05 and 07 help.
 #
 # At the end of this lab you can

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 09 · GPTQ and AWQ: rounding with care
 #
-# **Time:** 100 minutes; stretch: 45 more. **You need:** labs 04 and 08, PyTorch, and what the inverse of a matrix is.
+# **Time:** 110 minutes; stretch: 45 more. **You need:** labs 04 and 08, PyTorch, and what the inverse of a matrix is.
 #
 # At the end of this lab you can
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10 · Training with quantization: learn on the grid
 #
-# **Time:** 65 minutes; stretch: 20 more. **You need:** labs 01 and 03, and how a PyTorch training loop works.
+# **Time:** 70 minutes; stretch: 20 more. **You need:** labs 01 and 03, and how a PyTorch training loop works.
 #
 # At the end of this lab you can
 #

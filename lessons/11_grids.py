@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 11 · Grids that are not integers: FP8, MXFP4, NVFP4, NF4
 #
-# **Time:** 95 minutes; stretch: 15 more. **You need:** lab 04, NumPy, and PyTorch for the casts and activations; labs
+# **Time:** 105 minutes; stretch: 15 more. **You need:** lab 04, NumPy, and PyTorch for the casts and activations; labs
 # 05 and 08 help.
 #
 # At the end of this lab you can

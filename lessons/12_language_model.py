@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 12 · A language model: text, cache and rotations
 #
-# **Time:** 80 minutes; stretch: 20 more. **You need:** labs 02 to 05, PyTorch, and what attention computes; lab 08 helps.
+# **Time:** 90 minutes; stretch: 25 more. **You need:** labs 02 to 05, PyTorch, and what attention computes; lab 08 helps.
 #
 # At the end of this lab you can
 #

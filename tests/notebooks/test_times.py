@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STEMS = [path.stem for path in build_course.lessons()]
 
 # Minutes. Folded hints are not counted, folded answers to interview questions are.
-WORD = 1 / 200
+WORD = 1 / 150  # text with formulas, of a language that is not everybody's first
 CODE_CELL = 0.5  # to run it, and to look at what it printed or drew
 EXPLORER = 3  # a guess, a drag, a thought
 TOLERANCE = 5  # times are stated in fives: half of that is rounding, the rest lets a paragraph come or go
@@ -91,7 +91,7 @@ def test_a_plan_states_the_minutes_of_its_labs(plan):
 
 
 def test_the_model_counts_words_cells_explorers_and_exercises():
-    words = "word " * 400
+    words = "word " * 300
     assert minutes(words) == pytest.approx(2)
     assert minutes(words + CELL + SLIDERS) == pytest.approx(2 + CODE_CELL + EXPLORER)
     assert minutes("### Exercise 1: `f` (12 minutes, ●●○)\n") == pytest.approx(12 + 5 * WORD)
