@@ -39,7 +39,7 @@ class Choice:
     hint: str = ""
 
     def widget(self) -> widgets.Widget:
-        layout = {"width": "max-content", "max_width": "100%"}
+        layout = {"width": "max-content", "max_width": "100%", "margin": "2px 20px 2px 2px"}  # room before the next
         buttons = widgets.ToggleButtons(value=self.start, options=self.options, layout=layout, **_text(self))
         buttons.style.button_width = "auto"
         buttons.add_class("widget-inline-hbox")  # puts the label beside the buttons, as it is with sliders
