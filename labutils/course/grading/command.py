@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from glob import escape
 from typing import Any
 
 from nbgrader.apps.autogradeapp import AutogradeApp, aliases
 from nbgrader.coursedir import CourseDirectory
-from traitlets import Float, Integer, Unicode, default
+from traitlets import Float, Integer, TraitError, Unicode, default, validate
 from traitlets.config.loader import ArgumentError, KVArgParseConfigLoader
 
 from labutils.course.grading.isolated import Limits
@@ -44,6 +45,12 @@ python -m labutils.grading 01_fundamentals --scheduler tcp://10.0.0.1:8786
     def _log_level_default(self) -> int:
         return logging.ERROR
 
+    @validate("timeout", "memory")
+    def _finite(self, proposal: Any) -> float:
+        if not math.isfinite(proposal.value):  # NaN is not below a smallest value either
+            raise TraitError(f"{proposal.trait.name} must be a finite number, got {proposal.value}")
+        return proposal.value
+
     def _create_loader(self, argv: list[str] | None, aliases: Any, flags: Any, classes: Any) -> KnownOptions:
         return KnownOptions(argv, aliases, flags, classes=classes, log=self.log, subcommands=self.subcommands)
 
@@ -52,8 +59,12 @@ python -m labutils.grading 01_fundamentals --scheduler tcp://10.0.0.1:8786
         return Limits(self.timeout, self.memory)
 
     def initialize(self, argv: list[str] | None = None, root: str = "") -> None:
-        """As every application of nbgrader; ends with 1, and says why, where no assignment is named."""
+        """As every application of nbgrader; ends with 1, and says why, where no assignment is named, or an option of
+        ours is misspelt."""
         super().initialize(argv, root)
+        unknown = self.config.GradingApp.keys() - self.trait_names(config=True)
+        if unknown:
+            self.fail("GradingApp has no option %s; --help lists them", ", ".join(sorted(unknown)))
         named = [name for name in (*self.extra_args, self.coursedir.assignment_id) if name]
         if len(named) != 1:
             self.fail("Name one assignment: %s 01_fundamentals; %s", self.name, f"it was given {named}")

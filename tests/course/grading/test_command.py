@@ -14,6 +14,9 @@ from labutils.course.grading.command import GradingApp
         (["--memory=0"], "memory"),
         (["--workers=0"], "workers"),
         (["--workers=many"], "workers"),
+        (["--timeout=nan"], "timeout must be a finite number, got nan"),
+        (["--memory=inf"], "memory must be a finite number, got inf"),
+        (["--GradingApp.wrokers=8"], "GradingApp has no option wrokers"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_named(arguments, said, capsys, tmp_path, monkeypatch):
