@@ -1,8 +1,8 @@
 """For nbgrader: a copy of a check's or an exercise's cell in one submission does not stop the grading of a class.
 
 A copied cell carries nbgrader's metadata along. `nbgrader autograde` empties that of all copies but the last, then
-takes the emptied metadata for that of an old version, and ends: this student and all after are not graded. One line in
-nbgrader_config.py, see docs/teaching.md, puts `release_copies` before nbgrader's own steps.
+takes the emptied metadata for that of an old version, and ends: this student and all after are not graded. A line of
+docs/nbgrader_config.py puts `release_copies` before nbgrader's own steps.
 """
 
 from __future__ import annotations

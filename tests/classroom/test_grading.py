@@ -19,7 +19,7 @@ from labutils.course.grading.failures import FAILURES
 from labutils.course.grading.marks import BY_HAND
 from labutils.course.grading.run import grade_class
 from labutils.labs.catalogue import EXERCISES
-from tests.classroom.course import COPIED_CELLS, ROOT, nbgrader
+from tests.classroom.course import ROOT, SETTINGS, nbgrader
 from tests.classroom.submissions import (
     DEAF,
     FAILED,
@@ -218,7 +218,7 @@ def test_the_remedies_work(course, student):
         nbgrader(course, "update", f"submitted/{student}")
     else:
         with open(course / "nbgrader_config.py", "a", encoding="utf-8") as config:
-            config.write(COPIED_CELLS)
+            config.write(SETTINGS.read_text(encoding="utf-8"))
     (mark,) = grade_class([LAB])
     assert (mark.points, mark.note) == (4, "")
 

@@ -18,7 +18,7 @@ from nbgrader.preprocessors import CheckCellMetadata, DeduplicateIds
 
 from labutils.course.copied_cells import release_copies
 from labutils.labs.catalogue import EXERCISES
-from tests.classroom.course import COPIED_CELLS, ENDLESS, Course, copied
+from tests.classroom.course import ENDLESS, SETTINGS, Course, copied
 
 pytestmark = pytest.mark.classroom
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,6 +207,13 @@ def test_feedback_of_an_undone_lab_says_so(course, lab):
     assert course.feedback("untouched", lab).count("not done yet") >= len(exercises(lab))
 
 
+def test_feedback_shows_explorers_as_pictures(course, lab):
+    page, graded = course.feedback_page("right", lab), course.graded("right", lab)
+    drawn = [each for cell in graded.cells for each in cell.get("outputs", []) if "image/png" in each.get("data", {})]
+    assert page.count('src="data:image/png') == len(drawn) > 0
+    assert "widget-view" not in page
+
+
 def test_what_is_printed_without_end_does_not_fill_the_disk(course, lab, student):
     assert sum(len(str(cell)) for cell in course.graded(student, lab).cells) < 5e6
 
@@ -224,8 +231,9 @@ def test_a_copied_cell_stops_nbgrader_and_not_with_our_line_in_its_configuration
     assert [grading(cell).grade_id for cell in ours.cells if grading(cell)] == ["storage_bytes", "check_storage_bytes"]
 
 
-def test_the_instructor_is_told_the_line():
-    assert COPIED_CELLS in (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+def test_the_instructor_is_told_the_settings():
+    page = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+    assert f"cat ../quantization-labs/{SETTINGS.relative_to(ROOT)} >> nbgrader_config.py" in page
 
 
 def test_an_emptied_check_is_put_back(course, lab):
