@@ -821,7 +821,8 @@ for window in (32, 256):
 #
 # The cache of `transformers` that you read about is `QuantizedCache`. Its integer backends, `quanto` and `hqq`, are packages of their
 # own and have the options of this lab (`nbits`, `q_group_size`, `residual_length`, an axis for keys and one for values); `fp8` needs
-# nothing. Weights and activations are torchao's again:
+# nothing. It hands out the keys and values of a prompt as they came, and their codes from the next token on: a text that is read
+# in one go loses nothing, whatever the cache. So this one is read in two halves. Weights and activations are torchao's again:
 
 # %% tags=["language_model"]
 try:
@@ -835,9 +836,15 @@ except (ImportError, ValueError):
 else:
     theirs = copy.deepcopy(model)
     quantize_(theirs, W8A8(), lambda _, name: name in layers)
-    in_fp8 = perplexity_of(model, cache)
-    print("FP8 cache, at most 1.05 times float:", in_fp8 < 1.05 * in_float)
-    print("W8A8, at most 1.05 times float:     ", perplexity_of(theirs) < 1.05 * in_float)
+    with torch.no_grad():
+        halves = [
+            model(input_ids=half[None], past_key_values=cache, use_cache=True).logits[0]
+            for half in ids.chunk(2)
+        ]
+    times = measure([(torch.cat(halves), ids)]) / in_float
+    print("FP8 cache: not the same as float:   ", times != 1)
+    print("           at most 1.05 times float:", times < 1.05)
+    print("W8A8:      at most 1.1 times float: ", perplexity_of(theirs) < 1.1 * in_float)
 
 # %% [markdown]
 # ## Stretch
