@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 02 · Asymmetric: where zero goes
 #
-# **Time:** 70 minutes; stretch: 15 more. **You need:** lab 01, NumPy; no PyTorch.
+# **Time:** 75 minutes; stretch: 15 more. **You need:** lab 01, NumPy; no PyTorch.
 #
 # At the end of this lab you can
 #
@@ -226,7 +226,7 @@ check(quantize_asymmetric)
 # </details>
 
 # %% [markdown]
-# ### Exercise 2: `dequantize_asymmetric` (3 minutes, ●○○)
+# ### Exercise 2: `dequantize_asymmetric` (5 minutes, ●○○)
 #
 # | | |
 # |---|---|
@@ -373,7 +373,7 @@ for name, x in (("1/8 ... 7/8", cells), ("0 ... 1", exact)):
 # $\max|x|/(2^{b-1}-1)$, the asymmetric one is $(\max-\min)/(2^b-1)$. Both are known as soon as the two ends of the range
 # are: nothing needs to be quantized to say what a zero point will gain.
 #
-# ### Exercise 3: `asymmetric_gain` (10 minutes, ●●○)
+# ### Exercise 3: `asymmetric_gain` (12 minutes, ●●○)
 #
 # | | |
 # |---|---|
