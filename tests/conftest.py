@@ -1,5 +1,6 @@
 """Shared by all tests: repeatable examples, a temporary progress folder, a browser, trained models, a broken slider."""
 
+import itertools
 import os
 import re
 
@@ -30,7 +31,7 @@ LONGEST_FIRST = (
 SLOW = re.compile(
     r"test_explore|test_hostile|test_a_quantized_model_survives_every_copy|test_natural_mistakes|lab(05|06|09|12)/"
     r"|models/(test_(calibrated|architectures|conversion|awq|gptq|footprint)|cases|evaluation|kv_cache|rotation|training)"
-    r"|data/test_(sentences|corpus|gguf)|test_(guard|stepped|doctor|shards)"
+    r"|data/test_(sentences|corpus|gguf)|test_(guard|stepped|doctor|shards|isolated)|missing_is_named|needs_no_torch|numpy_alone"
     r"|labs/.*(best_clip|QuantizedLinear|quantized_matmul|int8_linear|quantize_model|model_bytes|layer_sensitivity"
     r"|allocate_bits|percentile_range|mse_range|kl_range|fake_quantize_ste|awq_scales|gptq|search_clip|layer_hessian"
     r"|perplexity|quantize_kv|hadamard|rotate_linear|kv_cache_bytes|window_split)"
@@ -51,10 +52,13 @@ def rank(item):
     return next(places, len(LONGEST_FIRST))
 
 
+COUNT = itertools.count()
+
+
 @pytest.fixture(autouse=True)
-def own_progress(monkeypatch, tmp_path):
-    """Keep progress in a temporary folder, not in the user's."""
-    monkeypatch.setenv("LABUTILS_PROGRESS", str(tmp_path / "progress"))
+def own_progress(monkeypatch, tmp_path_factory):
+    """Keep progress in a place of this test's own, not in the user's. To make a folder for each would take longer."""
+    monkeypatch.setenv("LABUTILS_PROGRESS", str(tmp_path_factory.getbasetemp() / f"progress-{next(COUNT)}"))
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,8 @@ def folder():
 # --- as it should be ---
 
 
-def test_the_environment_variable_names_the_folder(folder, tmp_path):
-    assert folder.parent == tmp_path
+def test_the_environment_variable_names_the_folder(folder):
+    assert folder == Path(os.environ[progress.VARIABLE])
 
 
 @pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])
