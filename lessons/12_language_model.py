@@ -703,20 +703,21 @@ print(
     "turned, nothing quantized: the same to 0.1%:",
     abs(perplexity_of(turned) / in_float - 1) < 1e-3,
 )
-found = {
-    "float": in_float,
-    "W8A8, a scale for each token": perplexity_of(
-        quantize_model(model, Int8Linear, skip=SKIP)
+found = {"float": in_float}
+for name, most, make in (
+    (
+        "W8A8, a scale for each token",
+        1.05,
+        lambda: quantize_model(model, Int8Linear, skip=SKIP),
     ),
-    "W8A8, one scale": perplexity_of(static(model, maxima)),
-    "W8A8, one scale, turned": perplexity_of(static(turned, seen.maxima)),
-}
-for name, most in (
-    ("W8A8, a scale for each token", 1.05),
-    ("W8A8, one scale", 1.3),
-    ("W8A8, one scale, turned", 1.15),
+    ("W8A8, one scale", 1.3, lambda: static(model, maxima)),
+    ("W8A8, one scale, turned", 1.15, lambda: static(turned, seen.maxima)),
 ):
-    print(f"{name:<29} at most {most:.2f} times float: {found[name] < most * in_float}")
+    quantized = make()
+    found[name] = perplexity_of(quantized)
+    few = found[name] < most * in_float
+    left = len(linear_layers(quantized))
+    print(f"{name:<29} float layers left {left}, at most {most:.2f} times float: {few}")
 
 # %% [markdown]
 # The `False` is what one scale for all tokens costs. Turning takes most of that loss away: the simplest integers there are become
@@ -775,8 +776,8 @@ axes.grid(axis="y", visible=False)
 Picture(
     figure,
     "Perplexities as bars on a logarithmic scale. Float 48, W8A8 with a scale for each token 49, "
-    "with one scale about 80, turned about 51. 4-bit activations about 4,500, turned about 60; "
-    "W4A4 about 5,000, turned about 270.",
+    "with one scale about 80, turned about 51. 4-bit activations over 4,000, turned about 60; "
+    "W4A4 over 4,000, turned about 270.",
 )
 
 # %% [markdown]
@@ -828,23 +829,25 @@ for window in (32, 256):
 try:
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig as W8A8
     from torchao.quantization import quantize_
-    from transformers import QuantizedCache
+    from transformers import DynamicCache, QuantizedCache
 
-    cache = QuantizedCache("fp8", config)
+    caches = DynamicCache(), QuantizedCache("fp8", config)
 except (ImportError, ValueError):
     print("Needs torchao 0.18 and transformers 5.23, or later")
 else:
     theirs = copy.deepcopy(model)
     quantize_(theirs, W8A8(), lambda _, name: name in layers)
     with torch.no_grad():
-        halves = [
-            model(input_ids=half[None], past_key_values=cache, use_cache=True).logits[0]
-            for half in ids.chunk(2)
+        in_halves = [
+            [
+                model(input_ids=half[None], past_key_values=cache).logits[0]
+                for half in ids.chunk(2)
+            ]
+            for cache in caches
         ]
-    times = measure([(torch.cat(halves), ids)]) / in_float
-    print("FP8 cache: not the same as float:   ", times != 1)
-    print("           at most 1.05 times float:", times < 1.05)
-    print("W8A8:      at most 1.1 times float: ", perplexity_of(theirs) < 1.1 * in_float)
+    plain, in_fp8 = (measure([(torch.cat(halves), ids)]) for halves in in_halves)
+    print("FP8 cache: 0.1 to 5% from float:", 0.001 < abs(in_fp8 / plain - 1) < 0.05)
+    print("W8A8: 0.5 to 10% above float:", 1.005 < perplexity_of(theirs) / in_float < 1.1)
 
 # %% [markdown]
 # ## Stretch
