@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import array_api_compat.numpy as xp
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
@@ -213,7 +214,7 @@ def _sample_of(x: Any) -> np.ndarray:
 def _rounded(round_to_grid: Callable | None, steps: np.ndarray, grid: Grid) -> np.ndarray:
     """`steps` on the grid: by a learner's function, if there is one and the grid is the same on both sides of 0."""
     if round_to_grid is None or grid is NF4:
-        return grid.to_steps(np, grid.to_codes(np, steps), steps.dtype)
+        return grid.to_steps(xp, grid.to_codes(xp, steps), steps.dtype)
     levels = np.arange(grid.span + 1) if isinstance(grid, Integers) else grid.ascending
     values = ask(round_to_grid, read, steps, levels)["x"]
     if values.shape != steps.shape:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import array_api_compat.numpy as xp
 import numpy as np
 
 from labutils.arrays import affine
@@ -42,8 +43,8 @@ def nvfp4_quantize(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     if x.ndim and x.shape[-1] % BLOCK:
         raise ValueError(f"rows must be multiples of {BLOCK}, got {x.shape[-1]}")
     quantized = affine.quantize(x, NVFP4)
-    codes, tensor_scale = scale_codes(np, quantized.scale, NVFP4)
-    return E2M1.to_steps(np, quantized.codes, x.dtype), E4M3.to_steps(np, codes, x.dtype), tensor_scale
+    codes, tensor_scale = scale_codes(xp, quantized.scale, NVFP4)
+    return E2M1.to_steps(xp, quantized.codes, x.dtype), E4M3.to_steps(xp, codes, x.dtype), tensor_scale
 
 
 def cases() -> list[Case]:
