@@ -33,7 +33,7 @@ def hub(machine, passwords, log):
     _, accounts, start, course = ("set -e\n" + commands for commands in recipe())
     install(machine)
     lines = "\n".join(f"{name}:{password}" for name, password in passwords.items())
-    machine.run(f"cat > /root/class.txt <<'END'\n{lines}\nEND\n")
+    machine.run(f"cat > ~/class.txt <<'END'\n{lines}\nEND\n")
     machine.run(accounts)
     machine.run(course, user="instructor")
     with open(log, "w") as file:
