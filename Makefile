@@ -48,8 +48,8 @@ quick: lint
 		$(wildcard $(patsubst labutils/%/__init__.py,tests/%,$(wildcard labutils/*/__init__.py)))
 
 # Every notebook is executed twice: as a solution by nbval, which compares it with what is stored (labs 00 to 04 without
-# torch), and as a student's in a browser, undone, wrong and right (labs 05 to 08 without MiniLM). nbgrader executes two
-# labs more. The rest are the tests of each room. A worker has a core to itself: threads of torch would wait for each
+# torch), and as a student's in a browser, undone, wrong and right (labs 05 to 08 without MiniLM). nbgrader executes one
+# lab more. The rest are the tests of each room. A worker has a core to itself: threads of torch would wait for each
 # other. It is given a file or a class at a time, what takes longest first (tests/conftest.py).
 # Only what is marked `network` may reach out, which mostly waits and so runs beside the others; with
 # OFFLINE="python tools/offline.py" they could not reach out if they tried.
@@ -91,9 +91,11 @@ clean:
 	$(if $(filter author site test,$*),$(MODELS))
 	@touch $@
 
-# Debian and Ubuntu ship Python without what makes an environment: then venv leaves a python behind, but no pip.
+# Debian and Ubuntu ship Python without what makes an environment: then venv leaves a python behind, but no pip. The pip
+# that comes with Python 3.10 or 3.11 takes twice as long as a new one.
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed. Name one: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv .venv || \
 		{ echo "No environment could be made. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@.venv/bin/python -m pip install --disable-pip-version-check "pip>=25" || echo "pip stays as old as Python."

@@ -236,9 +236,13 @@ class Notebook:
 
     def index_of(self, piece: str) -> int:
         """The index of the code cell whose source is `piece`, or else of the first that contains it."""
-        sources = {cell["index"]: cell["source"] for cell in self.cells()}
-        exact = (index for index, source in sources.items() if source == piece)
-        return next(exact, None) or next(index for index, source in sources.items() if piece in source)
+        sources = self.page.evaluate(
+            """() => window.jupyterapp.shell.currentWidget.content.widgets.map(
+                ({model}, index) => [index, model.type === 'code' ? model.sharedModel.source : null]
+            ).filter(([index, source]) => source !== null)"""
+        )
+        exact = (index for index, source in sources if source == piece)
+        return next(exact, None) or next(index for index, source in sources if piece in source)
 
     def write(self, piece: str, source: str) -> None:
         """Replace the source of a cell."""

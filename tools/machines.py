@@ -4,6 +4,8 @@
     python tools/machines.py 05 08                 the solutions whose names begin so
     python tools/machines.py --machines AVX2/1     only these, beside this machine as it is
     python tools/machines.py --seconds 120         what can be done in that time, labs that have varied most first
+    python tools/machines.py --kernel arm          by this kernel of Jupyter's: another processor under an emulator, or
+                                                   another version of a package (docs/measured.md)
 
 A machine is a set of variables that oneDNN, ATen, MKL, OpenBLAS and NumPy read at start (which instructions they may
 use), and a number of threads. Compared are the outputs that nbval compares. Beside that, every number that an f-string
@@ -97,6 +99,7 @@ def main() -> int:
     parser.add_argument("only", nargs="*", help="beginnings of solutions' names, such as 05; all by default")
     parser.add_argument("--machines", nargs="+", choices=MACHINES, default=list(MACHINES), metavar="NAME/THREADS")
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no run after so long")
+    parser.add_argument("--kernel", default="python3", metavar="NAME", help="one that `jupyter kernelspec list` names")
     options = parser.parse_args()
     paths = [path for path in solutions() if path.stem.startswith(tuple(options.only) or "")]
     end, everything = time.monotonic() + options.seconds, {}
@@ -104,7 +107,7 @@ def main() -> int:
         runs = everything[path.stem] = {"stored": stored(path)}
         for machine in tqdm(options.machines, desc=path.stem):
             if time.monotonic() < end:
-                runs[machine] = run(path, machine)
+                runs[machine] = run(path, machine, options.kernel)
     print(table(everything, options.machines))
     problems = [f"{stem}, {told}" for stem, runs in everything.items() for told in (*differences(runs), *by_luck(runs))]
     print("", *problems, sep="\n")
@@ -150,14 +153,14 @@ def environment(machine: str) -> dict[str, str]:
     return kept | INSTRUCTIONS[name] | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
 
 
-def run(path: Path, machine: str) -> Run:
-    """Execute a solution on an emulated machine."""
+def run(path: Path, machine: str, kernel: str = "python3") -> Run:
+    """Execute a solution on an emulated machine, by a kernel of Jupyter's."""
     notebook = nbformat.read(path, as_version=4)
     notebook.cells = [new_code_cell(RECORDER), *notebook.cells, new_code_cell(REPORT)]
     with tempfile.TemporaryDirectory() as scratch:
         variables = environment(machine) | {"LABUTILS_PROGRESS": str(Path(scratch) / "progress")}
         client = NotebookClient(
-            notebook, timeout=3600, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": scratch}}
+            notebook, timeout=3600, kernel_name=kernel, allow_errors=True, resources={"metadata": {"path": scratch}}
         )
         client.execute(env=variables)
     *cells, report = notebook.cells[1:]

@@ -1,6 +1,5 @@
 """A small assignment, two exercises of lab 01, and what students hand in for it, whole and damaged."""
 
-import shutil
 from datetime import datetime
 
 import nbformat
@@ -99,18 +98,17 @@ FAILED = {  # student: what they hand in, under which name, and why it cannot be
 }
 TIMES = {"ada": "2026-11-20 12:00:00 UTC", "cyd": "2026-11-22 12:00:00 UTC", "cut": "2026-11-20 13:00:00 UTC"}
 CONFIGURATION = f"""
+c = get_config()
 c.Execute.timeout_func = lambda cell: 3 if cell.source == {DEAF!r} else 60
 c.LateSubmissionPlugin.penalty_method = "zero"
 """
 
 
 def start(folder):
-    """A course folder with the assignment in it."""
-    nbgrader(folder.parent, "quickstart", folder.name)
-    shutil.rmtree(folder / "source" / "ps1")
-    with open(folder / "nbgrader_config.py", "a", encoding="utf-8") as config:
-        config.write(CONFIGURATION)
-    (folder / "source" / LAB).mkdir()
+    """A course folder with the assignment in it. (`nbgrader quickstart` takes a dozen seconds for its examples.)"""
+    (folder / "source" / LAB).mkdir(parents=True)
+    name = f"c.CourseDirectory.course_id = {folder.name!r}\n"
+    (folder / "nbgrader_config.py").write_text(CONFIGURATION + name, encoding="utf-8")
     nbformat.write(solution(), folder / "source" / LAB / NAME)
     nbgrader(folder, "generate_assignment", LAB)
     with gradebook(folder) as book:
