@@ -98,7 +98,7 @@ class Slider(Control):
         height, mouse = handle["y"] + handle["height"] / 2, self.notebook.page.mouse
         mouse.move(handle["x"] + handle["width"] / 2, height)
         mouse.down()
-        mouse.move(track["x"] + (track["width"] + 20 if upwards else -20), height, steps=20)
+        mouse.move(track["x"] + (track["width"] + 20 if upwards else -20), height, steps=5)
         mouse.up()
         self.notebook.settle()
 
