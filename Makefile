@@ -68,7 +68,7 @@ build: .venv/.author
 site: .venv/.site
 	@$(RUN) OMP_NUM_THREADS=1 python -m tools.site $(SITE_ARGS)
 
-# Do the solutions print the same on other processors? All emulated ones take an hour.
+# Do the solutions print the same on other processors? All emulated ones take two hours.
 machines: .venv/.test
 	@$(RUN) python tools/machines.py $(MACHINES_ARGS)
 

@@ -93,7 +93,7 @@ def test_a_machine_is_what_its_variables_say(tmp_path):
 
 @pytest.mark.slow
 def test_a_solution_prints_the_same_on_another_processor():
-    """One lab, and a processor without AVX-512; `make machines` takes all labs to twelve machines."""
+    """One lab, and a processor without AVX-512; `make machines` takes all labs to fourteen machines."""
     path = machines.ROOT / "solutions" / "05_quantized_linear.ipynb"
     notebook = nbformat.read(path, as_version=4)
     tags = {tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
