@@ -4,24 +4,17 @@ import inspect
 
 import pytest
 
-from labutils.course import engine, guard
 from labutils.course.attempt import changed
 from labutils.course.exercise import Exercise
 from labutils.labs.catalogue import EXERCISES
+from tests.labs.unguarded import examine
 
 MISTAKES = [(exercise, mistake) for exercise in EXERCISES.values() for mistake in exercise.misconceptions]
 
 
-@pytest.fixture(autouse=True)
-def unguarded(monkeypatch):
-    """Answers of our own code need no thread and no time limit; to start a thread takes longer than most answers."""
-    trusted = guard.call_trusted
-    monkeypatch.setattr(guard, "call", lambda function, *args, time_limit, **kwargs: trusted(function, *args, **kwargs))
-
-
 @pytest.mark.parametrize(("exercise", "mistake"), MISTAKES, ids=[f"{e.name}-{m.name}" for e, m in MISTAKES])
 def test_a_mistake_fails_and_is_named(exercise, mistake):
-    report = engine.examine(mistake.wrong, exercise)
+    report = examine(mistake.wrong, exercise)
     assert not report.passed
     assert report.diagnosis == mistake.name
     assert report.hint == mistake.hint or report.diagnosis == "codes wider than they need to be"
@@ -30,7 +23,7 @@ def test_a_mistake_fails_and_is_named(exercise, mistake):
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
 def test_the_reference_passes_and_is_named_like_its_exercise(exercise):
-    report = engine.examine(exercise.reference, exercise)
+    report = examine(exercise.reference, exercise)
     assert report.passed, report.first_failure
     assert report.diagnosis is None
     assert exercise.reference.__name__ == exercise.name

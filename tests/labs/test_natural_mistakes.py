@@ -7,22 +7,23 @@ import re
 
 import pytest
 
-from labutils.course import engine
+from labutils.course.engine import Report
 from labutils.labs.catalogue import EXERCISES
 
 pytest.importorskip("torch")
 
 from tests.labs.natural import load
+from tests.labs.unguarded import examine
 
 MISTAKES = load()
 LEAST = 0.95  # share of the mistakes that are named, or whose relation to the right answer is found
-REPORTS: dict[str, engine.Report] = {}
+REPORTS: dict[str, Report] = {}
 
 
 def report_on(mistake):
     key = str(mistake)
     if key not in REPORTS:
-        REPORTS[key] = engine.examine(mistake.wrong, EXERCISES[mistake.exercise])
+        REPORTS[key] = examine(mistake.wrong, EXERCISES[mistake.exercise])
     return REPORTS[key]
 
 
