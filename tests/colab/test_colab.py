@@ -105,7 +105,8 @@ class Colab:
         self.kernels = folder / "share" / "jupyter"
         self.python = folder / "bin" / "python"
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        pip = [self.python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        # By our pip: the one that comes with Python 3.11 takes twice as long.
+        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", f"--python={self.python}"]
         subprocess.run([*pip, "install", "--no-compile", "--requirement", PACKAGES], check=True)
         (self.site,) = (folder / "lib").glob("python*/site-packages")
         lend("torch", self.site)
