@@ -188,6 +188,12 @@ def test_under_a_slider_it_gets_a_sentence_and_the_slider_goes_on(name, slider, 
 # --- other exercises: bytes, a layer, a model -------------------------------------------------------------------------
 
 
+@functools.cache
+def prepare(name):
+    """What the check of the exercise `name` imports and builds once is there from now on."""
+    assert engine.examine(EXERCISES[name].reference, EXERCISES[name]).passed
+
+
 def answer_that_calls(function, name):
     """The right answer to the exercise `name`, which also calls a hostile function."""
     if name != "QuantizedLinear":
@@ -217,7 +223,7 @@ def test_a_right_answer_with_hostile_side_effects_gets_the_sentence_or_passes(na
     sentence = FUNCTIONS[function.__name__][1]
     if "MemoryError" in (sentence or "") and not ON_LINUX:
         pytest.skip("only Linux lets a process limit its memory")
-    assert engine.examine(EXERCISES[name].reference, EXERCISES[name]).passed
+    prepare(name)
     before = shared_state()
     found = engine.examine(answer_that_calls(function, name), EXERCISES[name], limit_for(sentence))
     assert differences(before, shared_state()) == {}
