@@ -240,10 +240,11 @@ print(sum("cases pass" in output.get("data", {}).get("text/plain", "") for outpu
 # --- files of other times ---------------------------------------------------------------------------------------------
 
 
-def test_a_notebook_saved_by_an_older_jupyter_runs(tmp_path):
+@pytest.mark.parametrize("minor", [0, 4])
+def test_a_notebook_saved_by_an_older_jupyter_runs(tmp_path, minor):
     """Without cell ids, with another kernel's name and version, and with widgets of a session that is long over."""
     notebook = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8"))
-    notebook["nbformat_minor"] = 0  # as Colab still saves them
+    notebook["nbformat_minor"] = minor
     state = {
         "0123": {
             "model_module": "@jupyter-widgets/base",

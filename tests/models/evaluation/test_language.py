@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from labutils import PerGroup, Scheme
+from labutils import PerAxis, PerGroup, Scheme
 from labutils.data import questions
 from labutils.data.stand_in import untrained_language_model
 from labutils.models import quantize_model
@@ -201,9 +201,13 @@ def test_the_real_models_perplexity(language, answers):
 
 
 @pytest.mark.slow
-def test_what_rounding_to_4_bits_costs(language, answers):
-    rounded = quantize_model(language.model, Scheme(4, granularity=PerGroup(32), symmetric=False))
-    assert perplexity(rounded, answers, 512) == pytest.approx(71.9, rel=0.01)
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [(Scheme(8, granularity=PerAxis(0)), 60.44), (Scheme(4, granularity=PerGroup(32), symmetric=False), 71.9)],
+    ids=["8 bits", "4 bits"],
+)
+def test_what_rounding_costs(language, answers, scheme, expected):
+    assert perplexity(quantize_model(language.model, scheme), answers, 512) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.slow
