@@ -156,7 +156,7 @@ class Jupyter:
         else:  # JupyterLab needs seconds to load, and is there already
             page.evaluate("path => { window.jupyterapp.commands.execute('docmanager:open', {path}); }", source.name)
         yield Notebook(page, source, self._application, complaints)
-        page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }")  # takes a second
+        page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.shutdown(); }")  # not waited for
         for event, listener in listeners.items():
             page.remove_listener(event, listener)
         if self._application == "lab":
