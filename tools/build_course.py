@@ -146,14 +146,15 @@ def heading(path: Path) -> str:
 
 
 def setup() -> str:
-    """Source of the first code cell, which installs the course on Colab."""
+    """Source of the first code cell, which installs the course on Colab, where relative links lead nowhere."""
     return (
         "# On Colab this installs the course's package; where it is installed already, it does nothing.\n"
         "from importlib.util import find_spec\n\n"
         'if find_spec("labutils") is None:\n'
         f'    %pip install -q "quantization-labs @ git+{source_url()}"\n'
         '    if find_spec("labutils") is None:\n'
-        '        raise RuntimeError("It is not installed: that needs a network and git. See above for more.")'
+        '        raise RuntimeError("It is not installed: that needs a network and git. See above for more.")\n'
+        '    print("On Colab links to other labs and the glossary lead nowhere. See Read on the web, above.")'
     )
 
 
