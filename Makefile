@@ -2,7 +2,8 @@
 # the last installation of that extra, and only a newer pyproject.toml or constraints.txt asks for another.
 
 PYTHON ?= python3
-WORKERS ?= 2
+# One for each core, up to four: of so many each may hold a language model in 16 GB.
+WORKERS ?= logical --maxprocesses=4
 LAB_ARGS ?=
 MACHINES_ARGS ?=
 SITE_ARGS ?=
