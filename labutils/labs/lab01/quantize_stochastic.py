@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from labutils.arrays.inputs import real_array
 from labutils.arrays.scheme import Scheme
 from labutils.course.comparison import same_answer
 from labutils.course.exercise import Case, Exercise, Misconception, Wrong
+from labutils.labs import families
 from labutils.labs.contract import (
     float32_noise,
     judge_codes,
@@ -56,7 +58,9 @@ def cases() -> list[Case]:
         Case("200 rows of 100 times 2.3 steps", (matrix, 8, np.random.default_rng(9))),
         Case("trained weights at 8 bits", (w, 8, np.random.default_rng(5))),
         Case("trained weights at 4 bits", (w, 4, np.random.default_rng(6))),
+        Case("trained weights at 12 bits", (w, 12, np.random.default_rng(10))),
         Case("whole steps stay where they are", (np.arange(-7, 8, dtype=np.float32), 4, np.random.default_rng(7))),
+        Case("tiny values", (w * np.float32(1e-9), 8, np.random.default_rng(11))),
         Case("all zero", (np.zeros(10, dtype=np.float32), 8, np.random.default_rng(8))),
     ]
 
@@ -128,42 +132,55 @@ def shared_draws(q: np.ndarray) -> str:
     return ""
 
 
-def rounding(round: Callable) -> Callable:
-    """The symmetric quantizer that rounds with `round(steps, rng)`."""
-    return lambda x, num_bits, rng: Symmetric(round=lambda steps: round(steps, rng))(x, num_bits)
+@dataclass(frozen=True)
+class Drawn(Symmetric):
+    """The recipe whose `round` is of steps and a random generator."""
+
+    round: Callable = lambda steps, rng: np.floor(steps + rng.random(steps.shape))
+
+    def __call__(self, x, num_bits, rng):
+        return Symmetric.__call__(self.but(round=lambda steps: self.round(steps, rng)), x, num_bits)
+
+
+right = Drawn()
 
 
 MISCONCEPTIONS = (
-    Misconception("rounds to the nearest", rounding(lambda steps, rng: np.round(steps)),
+    Misconception("rounds to the nearest", right.but(round=lambda steps, rng: np.round(steps)),
         "Nothing is random yet: 2.3 always becomes 2. It should become 3 in three cases of ten."),
     Misconception("a fair coin between floor and ceil",
-        rounding(lambda steps, rng: np.floor(steps) + (rng.random(steps.shape) < 0.5)),
+        right.but(round=lambda steps, rng: np.floor(steps) + (rng.random(steps.shape) < 0.5)),
         "2.3 lies nearer to 2 than to 3. The probability of going up must be the fraction, 0.3."),
     Misconception("noise is added, then the result is rounded to the nearest",
-        rounding(lambda steps, rng: np.round(steps + rng.random(steps.shape))),
+        right.but(round=lambda steps, rng: np.round(steps + rng.random(steps.shape))),
         "Noise from 0 to 1 pushes up by half a step on average. With `np.floor` in place of `round` it is unbiased."),
     Misconception("up and down are exchanged",
-        rounding(lambda steps, rng: np.floor(steps) + (rng.random(steps.shape) >= steps - np.floor(steps))),
+        right.but(round=lambda steps, rng: np.floor(steps) + (rng.random(steps.shape) >= steps - np.floor(steps))),
         "2.3 went to 3 in seven cases of ten. The probability of going up is the fraction."),
-    Misconception("truncates towards zero", rounding(lambda steps, rng: np.trunc(steps + rng.random(steps.shape))),
+    Misconception("truncates towards zero",
+        right.but(round=lambda steps, rng: np.trunc(steps + rng.random(steps.shape))),
         "`np.trunc` and casting go up for negative values. Use `np.floor`, which goes down for every sign."),
     Misconception("Gaussian noise is added, then the result is rounded",
-        rounding(lambda steps, rng: np.round(steps + rng.normal(size=steps.shape))),
+        right.but(round=lambda steps, rng: np.round(steps + rng.normal(size=steps.shape))),
         "A normal number may be larger than 1, and then the code is not a neighbour of the value. Draw uniformly."),
     Misconception("the fraction of a negative value is negative",
-        rounding(lambda steps, rng: np.trunc(steps) + (rng.random(steps.shape) < np.modf(steps)[0])),
+        right.but(round=lambda steps, rng: np.trunc(steps) + (rng.random(steps.shape) < np.modf(steps)[0])),
         "`np.modf` gives -2.3 the fraction -0.3, which no random number is below: it always becomes -2. Take "
         "`steps - np.floor(steps)`."),
     Misconception("one draw for each column",
-        rounding(lambda steps, rng: np.floor(steps + rng.random(steps.shape[-1:]))),
+        right.but(round=lambda steps, rng: np.floor(steps + rng.random(steps.shape[-1:]))),
         "`rng.random(n)` broadcasts over the rows, so all of a column go the same way. Draw for each element: "
         "`rng.random(x.shape)`."),
     Misconception("draws from another generator than `rng`",
-        rounding(lambda steps, rng: np.floor(steps + np.random.default_rng(0).random(steps.shape))),
+        right.but(round=lambda steps, rng: np.floor(steps + np.random.default_rng(0).random(steps.shape))),
         "A generator seeded inside gives the same numbers at each call, and one of NumPy's own cannot be repeated. "
         "Draw from the `rng` that is given."),
-    Misconception("one draw for the whole tensor", rounding(lambda steps, rng: np.floor(steps + rng.random())),
+    Misconception("one draw for the whole tensor", right.but(round=lambda steps, rng: np.floor(steps + rng.random())),
         "All elements share one random number, so all go the same way. Draw one for each: `rng.random(x.shape)`."),
+    # Not told apart by a distribution: whether the one largest value is clamped or wraps around.
+    *(row for row in families.divisors(right) if "wraps around" not in row.name),
+    *families.signed_dtypes(right),
+    *families.scale_floors(right),
 )  # fmt: skip
 
 EXERCISE = Exercise(

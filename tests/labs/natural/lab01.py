@@ -595,7 +595,7 @@ def stochastic_global_generator(x, num_bits, rng):
     return np.clip(q, -qmax - 1, qmax).astype(np.int8 if num_bits <= 8 else np.int16), scale
 
 
-@mistake("quantize_stochastic")
+@mistake("quantize_stochastic", "the scale uses 127")
 def stochastic_127(x, num_bits, rng):
     """127 at every width, and else right."""
     qmax = 2 ** (num_bits - 1) - 1
