@@ -60,6 +60,7 @@ def cases() -> list[Case]:
         Case("a layer of float64", (normal(4, 6), normal(4), normal(3, 6)), {"dtype": "float64"}),
         Case("a layer of bfloat16", (normal(4, 6), normal(4), normal(3, 6)), {"dtype": "bfloat16"}),
         Case("a layer of float16, square", (normal(6, 6), normal(6), normal(3, 6)), {"dtype": "float16"}),
+        Case("x of bfloat16, the layer float32", (normal(4, 6), normal(4), normal(3, 6)), {"x_dtype": "bfloat16"}),
     ]
 
 
@@ -85,10 +86,14 @@ def hold_bias(layer, bias):
     (attributes if isinstance(bias, torch.nn.Parameter) else buffers)(layer, bias=bias)
 
 
-def linear(layer, x, weight):
+def torch_linear(x, weight, bias):
     import torch
 
-    return torch.nn.functional.linear(x, weight, None if layer.bias is None else layer.bias.to(x.dtype))
+    return torch.nn.functional.linear(x, weight, bias)
+
+
+def linear(layer, x, weight):
+    return torch_linear(x, weight, None if layer.bias is None else layer.bias.to(x.dtype))
 
 
 def plus_bias(layer, y):
@@ -320,6 +325,9 @@ MISCONCEPTIONS = (
         right.but(weight=lambda layer, x: layer.q.float() * layer.scale.float()),
         "x and the weight must have one dtype to be multiplied. x may be float16, bfloat16 or float64: cast the "
         "dequantized weight to the dtype of x."),
+    Misconception("the bias is float32, whatever came",
+        right.but(forward=lambda layer, x, weight: torch_linear(x, weight, layer.bias)),
+        "x may be of another dtype than the layer was: the bias must be cast to it, as the weight is."),
     Misconception("the weight is not transposed",
         right.but(forward=lambda layer, x, weight: plus_bias(layer, x @ weight)),
         "A weight is (out, in), and x is (..., in): the product is x @ weight.T."),

@@ -21,7 +21,12 @@ STEPS = (*_layer_product.STEPS, *_layer_state.STEPS)  # (observe a Subject, judg
 
 
 def examine(
-    submission: Any, weight: np.ndarray, bias: np.ndarray | None, x: np.ndarray, dtype: str = "float32"
+    submission: Any,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    x: np.ndarray,
+    dtype: str = "float32",
+    x_dtype: str | None = None,
 ) -> dict[str, Any]:
     """What is observed of the layer that `submission.from_float` makes of an nn.Linear with these numbers."""
     import torch
@@ -34,9 +39,9 @@ def examine(
         return {"nan": True}
     if not isinstance(layer, torch.nn.Module):
         return {"returned": describe(layer)}
-    x = torch.from_numpy(x).to(linear.weight.dtype)
+    x = torch.from_numpy(x).to(getattr(torch, x_dtype or dtype))
     subject = Subject(from_float, linear, before, layer, x)
-    expected, seen = Expected.of(weight, bias, x, dtype), {}
+    expected, seen = Expected.of(weight, bias, x, dtype, x_dtype), {}
     for observe, judge_step in STEPS:
         seen |= observe(subject)
         try:

@@ -34,23 +34,25 @@ class Subject:
 
 @dataclass(frozen=True)
 class Expected:
-    """The float layer and its input as float64 arrays, and the precision of their dtype."""
+    """The float layer and its input as float64 arrays, and the precision of their dtypes."""
 
     weight: np.ndarray
     bias: np.ndarray  # zeros where there is none
     x: np.ndarray
-    dtype: str
-    eps: float
+    dtype: str  # of the input, and so of the result
+    eps: float  # of the coarser of the two
 
     @classmethod
-    def of(cls, weight: np.ndarray, bias: np.ndarray | None, x: Any, dtype: str = "float32") -> Expected:
+    def of(
+        cls, weight: np.ndarray, bias: np.ndarray | None, x: Any, dtype: str = "float32", x_dtype: str | None = None
+    ) -> Expected:
+        """`x` is a tensor, and taken to `x_dtype`: the dtype of the layer where it is left out."""
         import torch
 
         linear = float_layer(weight, np.zeros(len(weight), np.float32) if bias is None else bias, dtype)
-        eps = float(torch.finfo(linear.weight.dtype).eps)
-        return cls(
-            as_float64(linear.weight), as_float64(linear.bias), as_float64(x.to(linear.weight.dtype)), dtype, eps
-        )
+        x = x.to(getattr(torch, x_dtype or dtype))
+        eps = max(float(torch.finfo(tensor.dtype).eps) for tensor in (linear.weight, x))
+        return cls(as_float64(linear.weight), as_float64(linear.bias), as_float64(x), dtype_name(x), eps)
 
     @property
     def scale(self) -> np.ndarray:

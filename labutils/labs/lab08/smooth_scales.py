@@ -88,6 +88,8 @@ def cases() -> list[Case]:
     silent, idle = loud.copy(), uneven.copy()
     silent[[2, 7]] = 0
     idle[:, 4] = 0
+    pruned = idle.copy()
+    pruned[:, 2] = 0
     negative = -np.abs(uneven)
     negative[0] = 1e-3
     f4 = np.float32
@@ -102,6 +104,7 @@ def cases() -> list[Case]:
         Case("the largest weights are negative", (loud, negative), {"alpha": 0.6}),
         Case("two channels that were never active", (silent, uneven), {"alpha": 0.5}),
         Case("a channel whose weights are all 0", (loud, idle), {"alpha": 0.7}),
+        Case("a channel that is 0 on both sides", (silent, pruned), {"alpha": 0.5}),
         Case("one output", (loud, uneven[:1]), {"alpha": 0.6}),
         Case("one channel", (np.array([9.0], f4), np.array([[0.5], [-2.0]], f4)), {"alpha": 0.5}),
         Case("activations a million times smaller", (loud * f4(1e-6), uneven), {"alpha": 0.4}),

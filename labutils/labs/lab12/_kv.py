@@ -39,6 +39,13 @@ def judge_row_grids(found: np.ndarray, x: np.ndarray, axis: int, num_bits: int, 
             f"{name}[{place(worst)}] = {wanted} comes back as {came}: off by {off[worst]:.3g} steps of its {shared}'s "
             f"scale, {own:.4g}, where at most 0.5 is lost"
         )
+    levels = 1 + np.round((found.max(axis, keepdims=True) - found.min(axis, keepdims=True)) / step)
+    worst = largest_at(levels)
+    if levels[worst] > 2**num_bits:
+        raise Wrong(
+            f"the {name} of one {shared} lie on {levels[worst]:.0f} levels, from the lowest to the highest: {num_bits} "
+            f"bits tell {2**num_bits} apart"
+        )
     between = np.abs(found / step - np.round(found / step))
     worst = largest_at(between)
     if between[worst] > 2 * noise + 1e-4:

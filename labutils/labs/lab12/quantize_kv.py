@@ -66,6 +66,8 @@ def cases() -> list[Case]:
     silent = keys_and_values(seed=4)
     silent[0][:, :, 5], silent[1][:, 7] = 0, 0
     tiny = tuple(x * np.float32(1e-6) for x in keys_and_values(seed=5))
+    halves = tuple(np.clip(x, -1.5, 1.5) for x in keys_and_values(1, 8, 8, seed=10))
+    halves[0][:, 0], halves[0][:, 1], halves[1][:, :, 0], halves[1][:, :, 1] = -1.5, 1.5, -1.5, 1.5
     apart = tuple(x * np.array([1, 30], np.float32)[:, None, None] for x in keys_and_values(seed=6))
     return [
         Case("the worked example, 2 bits", (KEYS, VALUES), {"num_bits": 2}),
@@ -80,6 +82,7 @@ def cases() -> list[Case]:
         Case("a channel and a token of zeros", silent, {"num_bits": 4}),
         Case("a million times smaller", tiny, {"num_bits": 4}),
         Case("70 tokens, and one scale for a channel all the same", keys_and_values(1, 70, 8, seed=9), {"num_bits": 4}),
+        Case("both ends half way between two levels", halves, {"num_bits": 2}),
         Case("one head", keys_and_values(1, 20, 8, seed=8), {"num_bits": 4}),
     ]
 
@@ -132,6 +135,11 @@ class KeysAndValues(Recipe):
 
 
 right = KeysAndValues()
+
+
+def unclamped(x, low, high, levels):
+    scale = step(low, high, levels)
+    return (x / scale).round() * scale
 
 
 def symmetric_ends(x, axis):
@@ -253,6 +261,9 @@ MISCONCEPTIONS = (
     Misconception("8 bits, whatever was asked for", right.but(levels=lambda b: 255), "Use `num_bits`."),
     Misconception("floor instead of round", right.but(grid=floored),
         "Floor always goes down, so the error reaches a whole step. Go to the nearest level."),
+    Misconception("the codes are not clamped", right.but(grid=unclamped),
+        "Where both ends lie half way between two levels, both are rounded outwards: one level more than b bits can "
+        "tell apart. Clamp the codes to 0 ... 2^b - 1."),
     Misconception("the sign of the zero point", right.but(grid=wrong_zero),
         "The zero point is the code of 0.0: how many steps lie *below* zero. With the smallest value negative, that is "
         "minus the smallest value, in steps."),

@@ -48,6 +48,7 @@ REPAIRS = {  # in the order in which a check asks for them: what it names, and w
     ),
     "codes are computed in 16 bits": ("linear.weight.data", "linear.weight.data.float()"),
     "the weight is float32, whatever came": ("self.q * self.scales, ", "(self.q * self.scales).to(x.dtype), "),
+    "the bias is float32, whatever came": ("self.bias)\n", "None if self.bias is None else self.bias.to(x.dtype))\n"),
 }
 
 
