@@ -29,6 +29,12 @@ def problem(outputs: int, channels: int, seed: int = 0, rows: int = 100) -> Prob
     return weight, hessian_of(inputs(rows, channels, seed))
 
 
+def loud_first(outputs: int, channels: int, seed: int = 0) -> Problem:
+    """The first channel is 50 times as loud as the last: what it loses moves the weights of quiet ones off the grid."""
+    weight, _ = problem(outputs, channels, seed)
+    return weight, hessian_of(inputs(100, channels, seed) * np.geomspace(50, 1, channels, dtype=np.float32))
+
+
 @cache
 def digits_inputs() -> np.ndarray:
     """What enters the digits network's last pointwise layer, (rows, 64): half of its channels are silent at a time."""

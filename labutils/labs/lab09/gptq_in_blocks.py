@@ -14,7 +14,7 @@ from labutils.labs.contract import arguments
 from labutils.labs.lab09 import LESSON
 from labutils.labs.lab09 import _replay as replay
 from labutils.labs.lab09._columns import Columns, exchanged, passing_mistakes, peaks_before
-from labutils.labs.lab09._problems import hessian_of, inputs, problem
+from labutils.labs.lab09._problems import hessian_of, inputs, loud_first, problem
 from labutils.labs.lab09.gptq_quantize import HAND
 from labutils.labs.tensors import Changed, on_tensors
 
@@ -70,6 +70,7 @@ def cases() -> list[Case]:
         Case("the defaults: groups and blocks of 128", problem(4, 20, seed=44)),
         case("much damping", some, 4, 4, 8, 0.5),
         case("2 bits", problem(8, 16, seed=45), 2, 4, 8),
+        case("2 bits: weights are moved below the lowest code", loud_first(8, 16, seed=48), 2, 16, 8),
         case("a dead channel, no damping", (some[0], hessian_of(silent)), 4, 4, 8, 0.0),
         case("a dead channel, quiet inputs", (some[0], hessian_of(silent) * np.float32(1e-6)), 4, 4, 8),
         case("inputs a thousand times smaller", (some[0], some[1] * np.float32(1e-6)), 4, 4, 8),

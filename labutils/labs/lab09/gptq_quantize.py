@@ -18,7 +18,7 @@ from labutils.labs.lab09._columns import (
     peaks_before,
     peaks_now,
 )
-from labutils.labs.lab09._problems import digits_layer, hessian_of, inputs, problem
+from labutils.labs.lab09._problems import digits_layer, hessian_of, inputs, loud_first, problem
 from labutils.labs.lab09._replay import judge_columns, read
 from labutils.labs.tensors import on_tensors
 
@@ -76,6 +76,7 @@ def cases() -> list[Case]:
         Case("the defaults: 4 bits, groups of 128, damping 0.01", problem(4, 24, seed=6)),
         case("8 bits", (some, hessian), 8, 5),
         case("2 bits: updates lead beyond the grid", problem(8, 16, seed=7), 2, 4),
+        case("2 bits: weights are moved below the lowest code", loud_first(8, 16, seed=48), 2, 16),
         case("much damping", (some, hessian), 3, 10, 0.5),
         case("8 rows of inputs for 20 columns", few, 4, 10, 0.05),
         case("two dead channels", (some, hessian_of(silent)), 4, 10),
