@@ -121,6 +121,8 @@ def describe(value: Any) -> str:
     """
     if value is None:
         return "None"
+    if isinstance(value, type):  # of NumPy's, which has an array's attributes
+        return f"the class {value.__name__:.60}"
     if array_api_compat.is_array_api_obj(value) and value.ndim == 0:
         return "one number"
     if array_api_compat.is_array_api_obj(value):
@@ -129,8 +131,6 @@ def describe(value: Any) -> str:
         return f"an int of {value.bit_length()} bits"
     if type(value) in (bool, int, float, str):
         return f"the {type(value).__name__} {value!r:.60}"
-    if isinstance(value, type):
-        return f"the class {value.__name__:.60}"
     return f"a {type(value).__name__:.60}"
 
 

@@ -41,6 +41,16 @@ def rounding(right: Recipe) -> Rows:
     )  # fmt: skip
 
 
+def units(right: Recipe) -> Rows:
+    """Other ways from values to steps of the scale."""
+    return (
+        Misconception("multiplies by the scale", right.but(steps=np.multiply),
+            "scale is the size of one step, so x / scale says how many steps x is away from 0."),
+        Misconception("x is not divided by the scale", right.but(steps=lambda x, scale: x),
+            "A code counts steps, and scale is the size of one: round x / scale, how many steps x is away from 0."),
+    )  # fmt: skip
+
+
 def divisors(right: Symmetric, reach: str = "max|x|") -> Rows:
     """Other numbers of steps between 0 and `reach`, with the clamp and without it."""
     half = "The largest code is 2^(b-1) - 1: 127 at 8 bits, not 128."

@@ -86,11 +86,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Symmetric(Recipe):
-    """scale = floor(span(x) / divisor(b)), q = cast(clamp(round(x / scale))); `result` is what is returned of them."""
+    """scale = floor(span(x) / divisor(b)), q = cast(clamp(round(steps(x, scale)))); `result` is what is returned."""
 
     span: Callable = lambda x: np.abs(x).max()
     divisor: Callable = largest_code  # of num_bits
     floor: Callable = ones_for_zeros  # of the scale
+    steps: Callable = np.divide  # x by the scale
     round: Callable = np.round
     clamp: Callable = clamped  # of steps and num_bits
     dtype: Callable = smallest_dtype  # of num_bits; None keeps floats
@@ -105,12 +106,12 @@ class Symmetric(Recipe):
         return self.result(self.codes(x, scale, num_bits), scale, x)
 
     def codes(self, x: np.ndarray, scale: np.ndarray, num_bits: int) -> np.ndarray:
-        return cast(self.clamp(self.round(x / scale), num_bits), self.dtype(num_bits))
+        return cast(self.clamp(self.round(self.steps(x, scale)), num_bits), self.dtype(num_bits))
 
 
 @dataclass(frozen=True)
 class Asymmetric(Recipe):
-    """scale = floor(span(*ends(x)) / levels(b)), q = cast(clamp(shift(round(x / scale), zero_point))).
+    """scale = floor(span(*ends(x)) / levels(b)), q = cast(clamp(shift(round(steps(x, scale)), zero_point))).
 
     >>> Asymmetric()(np.array([-0.6, 0.0, 1.95], dtype=np.float32))
     (array([  0,  60, 255], dtype=uint8), array(0.01, dtype=float32), 60)
@@ -121,6 +122,7 @@ class Asymmetric(Recipe):
     levels: Callable = largest_unsigned  # of num_bits: how many steps the range has
     floor: Callable = ones_for_zeros  # of the scale
     zero_point: Callable = steps_below_zero  # of low, scale and num_bits
+    steps: Callable = np.divide  # x by the scale
     round: Callable = np.round
     shift: Callable = lambda steps, zero_point: steps + zero_point
     clamp: Callable = clamped_unsigned  # of codes and num_bits
@@ -134,7 +136,7 @@ class Asymmetric(Recipe):
         """With the grid that reaches from the one end to the other."""
         scale = self.floor(np.float32(self.span(*ends) / self.levels(num_bits)))
         zero_point = self.zero_point(ends[0], scale, num_bits)
-        codes = self.clamp(self.shift(self.round(x / scale), zero_point), num_bits)
+        codes = self.clamp(self.shift(self.round(self.steps(x, scale)), zero_point), num_bits)
         return self.result(cast(codes, self.dtype(num_bits)), scale, zero_point, x)
 
 

@@ -73,6 +73,7 @@ ANSWERS = {
     "a list in itself": ((ENDLESS_LIST, 1.0), "q should be an array, but it is a list"),
     "10 GB": ((HUGE, 1.0), "q should have the shape of x, (4,), but has (100000, 100000)"),
     "10 GB of scales": ((np.ones(4, np.int8), HUGE), "scale should be one number, but it is an array of shape (100000"),
+    "a dtype for codes": ((np.int8, 1.0), "q should be an array, but it is the class int8"),
     "objects": ((np.array([None] * 4), 1.0), "q should hold numbers, but its dtype is object"),
     "dates": ((np.zeros(4, "M8[D]"), 1.0), "q should hold numbers, but its dtype is datetime64[D]"),
     "complex codes": ((np.zeros(4, complex), 1.0), "q should hold numbers, but its dtype is complex128"),

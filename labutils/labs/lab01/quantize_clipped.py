@@ -111,6 +111,7 @@ MISCONCEPTIONS = (
         "The tensor must keep its shape. Clipping moves a value to the nearest end of the grid."),
     *families.divisors(right, reach="clip"),
     *families.rounding(right),
+    *families.units(right),
     *families.signed_dtypes(right),
 )  # fmt: skip
 

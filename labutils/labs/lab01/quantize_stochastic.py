@@ -179,6 +179,7 @@ MISCONCEPTIONS = (
         "All elements share one random number, so all go the same way. Draw one for each: `rng.random(x.shape)`."),
     # Not told apart by a distribution: whether the one largest value is clamped or wraps around.
     *(row for row in families.divisors(right) if "wraps around" not in row.name),
+    *families.units(right),
     *families.signed_dtypes(right),
     *families.scale_floors(right),
 )  # fmt: skip

@@ -61,16 +61,6 @@ def judge(answer: dict, case: Case) -> None:
 right = Symmetric()
 
 
-def multiplies(x, num_bits=8):
-    _, scale = right(x, num_bits)
-    return right.codes(x * scale, np.float32(1), num_bits), scale
-
-
-def epsilon_in_the_division(x, num_bits=8):
-    _, scale = right(x, num_bits)
-    return right.codes(x, scale + np.float32(1e-8), num_bits), scale
-
-
 def in_place(x, num_bits=8):
     q, scale = right(x, num_bits)
     x /= scale
@@ -88,11 +78,10 @@ MISCONCEPTIONS = (
     *families.divisors(right),
     *families.signed_dtypes(right),
     *families.scale_floors(right),
-    Misconception("an epsilon in the division", epsilon_in_the_division,
+    Misconception("an epsilon in the division", right.but(steps=lambda x, scale: x / (scale + np.float32(1e-8))),
         "x / (scale + 1e-8) is not x / scale: tensors of small values lose their steps. Replace a scale of exactly 0, "
         "and divide by the scale itself."),
-    Misconception("multiplies by the scale", multiplies,
-        "scale is the size of one step, so x / scale says how many steps x is away from 0."),
+    *families.units(right),
     *families.results(right),
     Misconception("a scale for each row",
         right.but(span=lambda x: np.abs(x).max(axis=-1, keepdims=True), floor=lambda scale: scale),

@@ -218,6 +218,7 @@ MISCONCEPTIONS = (
         "From -1 to 2 the range is 3 long: the minimum is subtracted."),
     *families.unsigned_dtypes(right),
     *families.unsigned_rounding(right),
+    *families.units(right),
     *families.scale_floors(right.but(zero_point=families.cast_zero_point), zero="max - min"),
     Misconception("the zero point is not returned", right.but(result=lambda q, scale, zero_point, x: (q, scale)),
         "Without the zero point the codes cannot be read: nobody knows which one stands for 0.0."),

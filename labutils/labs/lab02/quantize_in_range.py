@@ -126,6 +126,7 @@ MISCONCEPTIONS = (
     *families.levels(right),
     *families.zero_points(right),
     *families.unsigned_rounding(right),
+    *families.units(right),
     *families.unsigned_dtypes(right),
 )  # fmt: skip
 

@@ -188,6 +188,7 @@ MISCONCEPTIONS = (
     *slices.spans(right, "channel"),
     *families.divisors(right, reach="max|channel|"),
     *families.rounding(right),
+    *families.units(right),
     *families.signed_dtypes(right),
     *slices.floors(right, "channel"),
     *slices.results(right, inverse="dequantize_per_channel"),

@@ -107,6 +107,7 @@ MISCONCEPTIONS = (
     *slices.floors(right, "token", where=" (padding often is)"),
     *families.divisors(right, reach="max|token|"),
     *families.rounding(right),
+    *families.units(right),
     *families.signed_dtypes(right),
     Misconception("the input is changed", in_place,
         "Dividing in place writes into the caller's activations, which another layer may still need."),

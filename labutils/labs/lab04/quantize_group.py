@@ -231,6 +231,7 @@ MISCONCEPTIONS = (
         "127 is the largest code at 8 bits only. Compute it from num_bits: 7 at 4 bits, 1 at 2 bits."),
     *slices.spans(right, "group"),
     *families.rounding(right),
+    *families.units(right),
     *slices.floors(right, "group"),
     Misconception("scales rounded to half precision",
         right.but(result=lambda q, scales, x: (q, scales.astype(np.float16))),

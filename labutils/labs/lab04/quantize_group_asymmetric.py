@@ -344,6 +344,7 @@ MISCONCEPTIONS = (
     *families.levels(right),
     *families.unsigned_dtypes(right),
     *families.unsigned_rounding(right),
+    *families.units(right),
     *families.scale_floors(right.but(zero_point=families.cast_zero_point), zero="max - min of that group",
         of="group"),
     Misconception("the zero points are not returned",
