@@ -77,7 +77,7 @@ class TestInItsEnvironment:
         assert before.items() <= after.items()
         new = {name.partition("-")[0].replace("_", "-") for name in after.keys() - before.keys()}
         assert new == {"quantization-labs"} | MISSING
-        assert "see Read on the web, above" in setup_cell(notebook).outputs[-1].text
+        assert "See Read on the web, above" in setup_cell(notebook).outputs[-1].text
         assert "[Read on the web](https://" in notebook.cells[1].source
         assert colab.says("import labutils; print(labutils.__file__)").startswith(str(colab.site))
         assert ": not done yet." in text_of(notebook)
