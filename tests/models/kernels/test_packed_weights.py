@@ -38,6 +38,29 @@ def require_bfloat16_of(held, weight):
     assert bool((held.linear(x) - x @ weight.t()).abs().le(4 * 2**-9 * (x.abs() @ weight.abs().t())).all())
 
 
+@pytest.mark.parametrize(
+    ("system", "machine", "capability", "why_not"),
+    [
+        ("linux", "x86_64", "DEFAULT", "not with DEFAULT"),
+        ("linux", "x86_64", "NO AVX", "not with NO AVX"),
+        ("win32", "AMD64", "AVX512", "on Windows"),
+        ("linux", "x86_64", "AVX2", ""),
+        ("darwin", "arm64", "DEFAULT", ""),
+        ("linux", "aarch64", "SVE256", ""),
+    ],
+)
+def test_where_torch_has_no_vector_code_for_the_int4_kernel_it_is_left_alone(
+    monkeypatch, system, machine, capability, why_not
+):
+    arguments, _ = packed_weight(16, 64, Scheme(4, granularity=PerGroup(32)))
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(kernels.probes, "why_not", lambda kernel, device: "")
+    assert kernels.hold_packed(*arguments).kernel == (kernels.PORTABLE if why_not else kernels.INT4PACK)
+    assert why_not in kernels.report()
+
+
 PLAIN = [(16, 32, 32), (64, 128, 64), (48, 96, 32), (384, 256, 256)]
 IN_SMALLER_GROUPS = [(16, 1024, 512), (32, 576, 128), (16, 576, 576), (48, 160, 96)]
 
