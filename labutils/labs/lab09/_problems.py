@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from labutils import data
 from labutils.labs.contract import trained_weights
@@ -24,15 +25,15 @@ def hessian_of(x: np.ndarray) -> np.ndarray:
     return (2 * x.T @ x).astype(np.float32)
 
 
-def problem(outputs: int, channels: int, seed: int = 0, rows: int = 100) -> Problem:
+def problem(outputs: int, channels: int, seed: int = 0, rows: int = 100, loudness: ArrayLike = 1.0) -> Problem:
+    """A random weight, and `inputs` times `loudness`: a factor for all channels, or one for each."""
     weight = np.random.default_rng(seed + 1000).normal(size=(outputs, channels)).astype(np.float32)
-    return weight, hessian_of(inputs(rows, channels, seed))
+    return weight, hessian_of(inputs(rows, channels, seed) * np.float32(loudness))
 
 
 def loud_first(outputs: int, channels: int, seed: int = 0) -> Problem:
     """The first channel is 50 times as loud as the last: what it loses moves the weights of quiet ones off the grid."""
-    weight, _ = problem(outputs, channels, seed)
-    return weight, hessian_of(inputs(100, channels, seed) * np.geomspace(50, 1, channels, dtype=np.float32))
+    return problem(outputs, channels, seed, loudness=np.geomspace(50, 1, channels))
 
 
 @cache

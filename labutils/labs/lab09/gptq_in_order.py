@@ -49,9 +49,8 @@ HAND = np.array([[1.0, 0.4, 0.3]], np.float32), np.array([[1, 0, 0], [0, 1, 1.6]
 
 def uneven(outputs: int, channels: int, seed: int) -> tuple:
     """A layer whose channels are of very different loudness."""
-    weight, _ = problem(outputs, channels, seed)
-    sizes = np.geomspace(8, 0.2, channels)[np.random.default_rng(seed).permutation(channels)]
-    return weight, hessian_of(inputs(100, channels, seed) * sizes.astype(np.float32))
+    loudness = np.geomspace(8, 0.2, channels)[np.random.default_rng(seed).permutation(channels)]
+    return problem(outputs, channels, seed, loudness=loudness)
 
 
 def cases() -> list[Case]:

@@ -115,8 +115,6 @@ def why_not(rows: int, length: int, scheme: Scheme, device: str, repack: bool = 
     layout = Int4Layout.of(length, scheme.granularity.group_size)
     if device != "cpu":
         return f"it works on the CPU, not on {device}"
-    if slow := _why_not_in_vectors():
-        return slow
     if scheme.num_bits > 4:
         return f"it knows 4 bits, not {scheme.num_bits}"
     if layout.columns > 2 * length:
@@ -125,7 +123,7 @@ def why_not(rows: int, length: int, scheme: Scheme, device: str, repack: bool = 
         return "codes of 2 or 3 bits, or with a zero point, take more memory there: see repack"
     if not repack and (rows % ROWS or not layout.is_plain):
         return f"{rows} rows of {length} in groups of {layout.size} take more memory there: see repack"
-    return probes.why_not(INT4PACK, device)
+    return _why_not_in_vectors() or probes.why_not(INT4PACK, device)
 
 
 def _why_not_in_vectors() -> str:
